@@ -1,0 +1,38 @@
+"""AdaGrad, RMSProp and Adam as differential equations with memory, in JAX."""
+
+from ._compare import Comparison as Comparison, compare as compare
+from ._discrete import run_discrete as run_discrete
+from ._equation import Equation as Equation
+from ._kernel import (
+    AbstractKernel as AbstractKernel,
+    Constant as Constant,
+    Exponential as Exponential,
+    Memory as Memory,
+)
+from ._method import AbstractMethod as AbstractMethod, Markov as Markov
+from ._model import (
+    AbstractModel as AbstractModel,
+    AdaGrad as AdaGrad,
+    Adam as Adam,
+    RMSProp as RMSProp,
+    Schedule as Schedule,
+)
+from ._objective import (
+    DigitsMLP as DigitsMLP,
+    DoubleWell as DoubleWell,
+    LinearRegression as LinearRegression,
+    LogCosh as LogCosh,
+    LogisticRegression as LogisticRegression,
+    Quadratic as Quadratic,
+    Rosenbrock as Rosenbrock,
+    TiltedDoubleWell as TiltedDoubleWell,
+)
+from ._results import (
+    RESULTS as RESULTS,
+    State as State,
+    Trajectory as Trajectory,
+    is_okay as is_okay,
+)
+from ._solve import solve as solve, state_from_optax as state_from_optax
+
+__version__ = "0.1.0"

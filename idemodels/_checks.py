@@ -1,0 +1,68 @@
+"""Checks of arguments, so that all wordings agree.
+
+A value that is known now raises `ValueError` at once. A traced value cannot raise: what asks for it gets a
+flag instead, and the solve of that lane ends as `RESULTS.invalid_argument`.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def is_concrete(x: Any) -> bool:
+    """Whether every array in the pytree `x` is known now, not traced."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(x))
+
+
+def as_hyperparameter(x: Any, name: str) -> Any:
+    """A scalar, kept on the host in double precision where it is known, as an array either way.
+
+    As an array it is a leaf that can be swept and differentiated, and a new value does not
+    recompile; on the host, `import` and construction start no device.
+    """
+    if isinstance(x, jax.core.Tracer):
+        value = x
+    else:
+        try:
+            value = np.asarray(x, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(f"Argument `{name}` must be a number, but is {x!r}.") from None
+    if value.ndim != 0:
+        found = f"Argument `{name}` must be a scalar, but has shape {tuple(value.shape)}."
+        raise ValueError(f"{found} For many values at once use `jax.vmap`.")
+    return value
+
+
+def check_positive(x: Any, name: str) -> None:
+    """Raises unless `0 < x < inf`, where `x` is known."""
+    if is_concrete(x) and not bool(is_positive(x)):
+        raise ValueError(f"Argument `{name}` must be positive and finite, but is {float(x)}.")
+
+
+def check_finite(x: Any, name: str) -> None:
+    """Raises unless `x` is finite, where `x` is known."""
+    if is_concrete(x) and not np.all(np.isfinite(x)):
+        raise ValueError(f"Argument `{name}` must be finite, but is {float(x)}.")
+
+
+def is_positive(x: Any) -> Any:
+    """A flag, traced or not: `0 < x < inf`."""
+    return (x > 0) & (x < jnp.inf)
+
+
+def check_option(x: Any, name: str, options: Iterable[str]) -> None:
+    """Raises unless `x` is one of `options`; names the nearest one."""
+    options = list(options)
+    if x not in options:
+        listed = ", ".join(repr(option) for option in options)
+        raise ValueError(f"Argument `{name}` must be one of {listed}, but is {x!r}.{near(x, options)}")
+
+
+def near(x: Any, options: Iterable[str]) -> str:
+    """` Did you mean 'closure'?`, or nothing."""
+    matches = difflib.get_close_matches(str(x), list(options), n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

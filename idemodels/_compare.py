@@ -1,0 +1,144 @@
+"""Two trajectories, side by side. It calls no solver."""
+
+import warnings
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from ._checks import is_concrete
+from ._results import Trajectory
+from ._types import Path, Scalar
+
+
+class Difference(eqx.Module):
+    """How far two paths of one quantity are apart.
+
+    - `error`: the largest absolute difference over leaves and components, shape `(T,)`.
+    - `max_error`: its maximum over the path.
+    """
+
+    error: Path
+
+    @property
+    def max_error(self) -> Scalar:
+        return jnp.max(self.error)
+
+
+class Comparison(eqx.Module):
+    """The equation against the discrete run, at the same optimizer steps.
+
+    - `ts`: the steps, shape `(T,)`.
+    - `error`: the largest absolute difference of theta over leaves and components, `(T,)`. This is
+        the model's error, as long as `solver_error` is well below it.
+    - `max_error`: its maximum. `at`: the step where that is.
+    - `relative_error`: `max_error` over the discrete run's way, max |theta - theta0|.
+    - `loss_gap`: the equation's loss minus the discrete one, `(T,)`; `None` without losses.
+    - `moments`: dict from name to [`idemodels.Difference`][], for the moments that both have.
+    - `solver_error`: how far a second solve is away; `None` if there was none.
+    """
+
+    ts: Path
+    error: Path
+    max_error: Scalar
+    relative_error: Scalar
+    at: Scalar
+    loss_gap: Path | None
+    moments: dict[str, Difference]
+    solver_error: Scalar | None
+
+
+def compare(
+    continuous: Trajectory, discrete: Trajectory, recheck: Trajectory | None = None
+) -> Comparison:
+    """Compares theta, loss and every common moment, step by step.
+
+    **Arguments:**
+
+    - `continuous`, `discrete`: trajectories on the same `ts`, of parameters of the same structure.
+    - `recheck`: the continuous one solved again at 10 times the tolerance. The distance between
+        both bounds the solver's error; a warning says when it is not well below the model's.
+
+    **Returns:** an [`idemodels.Comparison`][].
+
+    **Raises:** `ValueError` if the trajectories have different `ts`, structures or shapes.
+
+    **Warns:** `UserWarning` if `solver_error` exceeds a tenth of `max_error`.
+    """
+    _check(continuous, discrete, "discrete")
+    error = _distance(continuous.theta, discrete.theta)
+    start = jax.tree.map(lambda x: x[:1], _floating(discrete.theta))
+    way = _distance(_floating(discrete.theta), start)
+    worst = jnp.argmax(error)
+    loss_gap = None
+    if continuous.loss is not None and discrete.loss is not None:
+        loss_gap = continuous.loss - discrete.loss
+    moments = {
+        name: Difference(_distance(continuous.moments[name], discrete.moments[name]))
+        for name in continuous.moments
+        if name in discrete.moments
+    }
+    solver_error = None
+    if recheck is not None:
+        _check(continuous, recheck, "recheck")
+        solver_error = jnp.max(_distance(continuous.theta, recheck.theta))
+        if is_concrete((solver_error, error)) and solver_error > 0.1 * error[worst]:
+            warnings.warn(
+                f"The solver's error, {float(solver_error):.1e}, exceeds a tenth of the distance "
+                f"between equation and discrete run, {float(error[worst]):.1e}: what is measured "
+                "is not the model's error. Lower `rtol` and `atol`.",
+                stacklevel=2,
+            )
+    return Comparison(
+        continuous.ts,
+        error,
+        error[worst],
+        error[worst] / jnp.max(way),
+        continuous.ts[worst],
+        loss_gap,
+        moments,
+        solver_error,
+    )
+
+
+def _check(a: Trajectory, b: Trajectory, name: str) -> None:
+    for argument, value in (("continuous", a), (name, b)):
+        if not isinstance(value, Trajectory):
+            raise ValueError(f"Argument `{argument}` must be a Trajectory, but is {value!r}.")
+    if a.ts.shape != b.ts.shape:
+        raise ValueError(
+            f"Arguments `continuous` and `{name}` must be known at the same steps `ts`, but have "
+            f"{a.ts.size} and {b.ts.size} of them. Solve with `ts={name}.ts`."
+        )
+    if is_concrete((a.ts, b.ts)):
+        ts, others = np.asarray(a.ts), np.asarray(b.ts)
+        # steps are often integers, exact; else float32 may have rounded them
+        apart = ~np.isclose(ts, others, rtol=1e-6, atol=0)
+        if apart.any():
+            k = int(np.argmax(apart))
+            raise ValueError(
+                f"Arguments `continuous` and `{name}` must be known at the same steps `ts`, but "
+                f"have {ts[k]} and {others[k]} at index {k}. Solve with `ts={name}.ts`."
+            )
+    shapes = lambda t: jax.tree.map(jnp.shape, _floating(t.theta))
+    if shapes(a) != shapes(b):
+        raise ValueError(
+            f"Arguments `continuous` and `{name}` must have parameters of the same structure, but "
+            f"have {shapes(a)} and {shapes(b)}."
+        )
+
+
+def _floating(tree: PyTree[Any]) -> PyTree[Any]:
+    return eqx.filter(tree, eqx.is_inexact_array)
+
+
+def _distance(a: PyTree[Any], b: PyTree[Any]) -> Path:
+    def leaf(a, b):
+        rows = jnp.abs(a - b).reshape(a.shape[0], -1)
+        return jnp.max(rows, axis=1, initial=0.0)
+
+    leaves = jax.tree.leaves(jax.tree.map(leaf, _floating(a), _floating(b)))
+    return jnp.max(jnp.stack(leaves), axis=0)

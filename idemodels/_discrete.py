@@ -1,0 +1,153 @@
+"""The referee: an optax transformation, step by step. It shares no code with the methods."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Int, PyTree
+
+from ._checks import is_concrete
+from ._equation import cast, dtype_of
+from ._model import AbstractModel
+from ._optax_state import moments_from_optax
+from ._parameters import as_parameters, check_model, check_objective
+from ._results import RESULTS, Trajectory, integrated_rate, losses
+from ._types import Objective, Theta
+
+
+def run_discrete(
+    model: AbstractModel | optax.GradientTransformation,
+    objective: Objective,
+    theta0: Theta,
+    steps: int,
+    *,
+    ts: Any = None,
+    args: PyTree[Any] = None,
+    save: Callable[..., PyTree[Any]] | None = None,
+) -> Trajectory:
+    """Runs the discrete algorithm: a `lax.scan` of optax.
+
+    **Arguments:**
+
+    - `model`: a model, whose `.optax()` is run, or any `optax.GradientTransformation`.
+    - `objective`, `theta0`, `args`: as for [`idemodels.solve`][].
+    - `steps`: how many steps to make, not negative.
+    - `ts`: which iterates to keep: integers from 0 to `steps`, increasing, known (not traced);
+        all if `None`.
+    - `save`: as for [`idemodels.solve`][].
+
+    **Returns:** an [`idemodels.Trajectory`][]; iterate k stands at s = k, after k updates. Its
+    `moments` are those that optax's state has by the names mu, nu, accumulator or sum_of_squares.
+    `times` is `None` for a transformation, which does not tell its learning rate.
+
+    **Raises:** `ValueError` for an argument that is not as above.
+    """
+    kinds = (AbstractModel, optax.GradientTransformation)
+    wanted = "a model such as `idemodels.Adam(0.1)`, or an optax transformation"
+    check_model(model, kinds, wanted)  # pyright: ignore[reportArgumentType]
+    theta, rest = as_parameters(theta0)
+    check_objective(objective, eqx.combine(theta, rest), args)
+    marks = _marks(steps, ts)
+    dtype = dtype_of(theta)
+    if isinstance(model, AbstractModel):
+        model = cast(model, dtype)
+    return _run(model, objective, theta, rest, marks, args, save)
+
+
+def _run(model, objective, theta, rest, marks, args, save) -> Trajectory:
+    from_start = bool(marks[0] == 0)
+    gaps = np.diff(marks, prepend=0)[int(from_start) :]
+    longest = int(gaps.max(initial=0))
+    plan = _Plan(jnp.asarray(gaps), longest, bool(np.all(gaps == longest)), from_start)
+    given = () if args is None else (args,)
+    kept, moments, loss, bad = _scan(model, objective, theta, rest, plan, given, save)
+    ts = jnp.asarray(marks, dtype_of(theta))
+    if save is None:
+        kept = eqx.combine(kept, rest)
+    times = integrated_rate(model.alpha, ts) if isinstance(model, AbstractModel) else None
+    result = RESULTS.where(bad, RESULTS.nonfinite_gradient, RESULTS.successful)
+    made = jnp.asarray(marks[-1])
+    stats = {"num_steps": made, "num_gradients": made}
+    return Trajectory(ts, times, kept, loss, moments, result, stats, None, None)
+
+
+class _Plan(eqx.Module):
+    """The steps between the iterates that are kept; `longest` of them at most."""
+
+    gaps: Int[Array, " segments"]
+    longest: int
+    uniform: bool
+    from_start: bool
+
+
+@eqx.filter_jit
+def _scan(model, objective, theta0, rest, plan, given, save):
+    """The kept iterates, their moments and losses, and whether the last is not finite."""
+    tx = model.optax() if isinstance(model, AbstractModel) else model
+    loss_of = lambda theta: objective(eqx.combine(theta, rest), *given)
+
+    def step(carry):
+        theta, opt_state = carry
+        updates, opt_state = tx.update(jax.grad(loss_of)(theta), opt_state, theta)
+        return optax.apply_updates(theta, updates), opt_state
+
+    def segment(carry, gap):
+        # segments of unequal length are one scan all the same, so that reverse mode works
+        def maybe_step(carry, i):
+            if plan.uniform:
+                return step(carry), None
+            return jax.lax.cond(i < gap, step, lambda carry: carry, carry), None
+
+        made, inner = carry
+        inner, _ = jax.lax.scan(maybe_step, inner, jnp.arange(plan.longest))
+        return (made + gap, inner), keep(made + gap, *inner)
+
+    def keep(made, theta, opt_state):
+        moments = moments_from_optax(opt_state)
+        if save is None:
+            return theta, moments, None
+        s = made.astype(dtype_of(theta))
+        saved = save(s, eqx.combine(theta, rest), moments)
+        return jax.tree.map(jnp.asarray, saved), {}, loss_of(theta)
+
+    start = theta0, tx.init(theta0)
+    nothing = jnp.zeros((), plan.gaps.dtype)
+    (_, (theta, _)), rows = jax.lax.scan(segment, (nothing, start), plan.gaps)
+    if plan.from_start:
+        stack = lambda first, others: jnp.concatenate([first[None], others])
+        rows = jax.tree.map(stack, keep(nothing, *start), rows)
+    kept, moments, loss = rows
+    loss = losses(loss_of, kept) if loss is None else loss
+    return kept, moments, loss, ~_finite(theta)
+
+
+def _finite(tree: PyTree[Array]) -> Any:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
+
+
+def _marks(steps: Any, ts: Any) -> np.ndarray:
+    """The iterates to keep, checked."""
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:
+        raise ValueError(f"Argument `steps` must be an integer, 0 or more, but is {steps!r}.")
+    if ts is None:
+        return np.arange(steps + 1)
+    if not is_concrete(ts):
+        raise ValueError("Argument `ts` must be known, but is traced. Close over it.")
+    marks = np.asarray(ts)
+    if marks.ndim != 1 or marks.size == 0:
+        found = f"has shape {marks.shape}"
+    elif np.any(marks != np.round(marks)):
+        found = f"has {marks[marks != np.round(marks)][0]}"
+    elif np.any(np.diff(marks) <= 0):
+        found = "does not increase"
+    elif marks[0] < 0 or marks[-1] > steps:
+        found = f"spans {marks[0]} to {marks[-1]}"
+    else:
+        return marks.astype(int)
+    raise ValueError(
+        f"Argument `ts` must be increasing integers from 0 to {steps} (`steps`), but {found}."
+    )

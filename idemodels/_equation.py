@@ -1,0 +1,173 @@
+"""Model and objective together: the right-hand side, and the door to diffrax."""
+
+from typing import Any, TypeVar
+
+import diffrax as dfx
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from ._checks import is_concrete
+from ._model import AbstractModel
+from ._types import Moments, Objective, Scalar, Theta
+
+_T = TypeVar("_T")
+
+
+class Augmented(eqx.Module):
+    """The state of the augmented equation: parameters and memories.
+
+    - `theta`: the floating arrays of the parameters, `None` elsewhere.
+    - `memory`: dict from name to states, leaves `(n, *shape)`.
+    - `fixed`: everything else in the parameters; not integrated.
+    """
+
+    theta: PyTree[Array]
+    memory: dict[str, PyTree[Array]]
+    fixed: "Fixed" = eqx.field(static=True)
+
+
+class Fixed:
+    """Leaves that do not move, as a part of the state's type: hashable, compared by value."""
+
+    def __init__(self, tree: PyTree[Any]):
+        if not is_concrete(tree):
+            raise ValueError(
+                "Argument `theta0` has traced arrays that are not floating. Close over them, or "
+                "call `solve`, which takes them."
+            )
+        as_host = lambda x: np.asarray(x) if eqx.is_array(x) else x
+        self.tree = jax.tree.map(as_host, tree)
+
+    def __hash__(self) -> int:
+        return hash(jax.tree.structure(self.tree))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Fixed) and bool(eqx.tree_equal(self.tree, other.tree))
+
+
+class Equation(eqx.Module):
+    """The equation of a model on an objective, as an ODE in the optimizer steps s. (E1), (E5)
+
+    The door to diffrax, for everything that [`idemodels.solve`][] does not offer.
+
+    !!! Example
+
+        ```python
+        equation = ide.Equation(ide.Adam(0.1), ide.Quadratic())
+        solution = diffrax.diffeqsolve(
+            equation.term(), diffrax.Tsit5(), 0.0, 60.0, 0.1, equation.init(jnp.ones(1)),
+            stepsize_controller=diffrax.PIDController(rtol=1e-8, atol=1e-8),
+        )
+        theta, moments = equation.unpack(60.0, jax.tree.map(lambda y: y[-1], solution.ys))
+        ```
+
+    A causal reading starts with an infinite velocity, which `solve` takes care of and a plain call
+    of diffrax does not.
+
+    **Arguments:**
+
+    - `model`: an optimizer, such as [`idemodels.Adam`][].
+    - `objective`: `objective(theta)`, or `objective(theta, args)` when `args` is given.
+    - `args`: data for the objective, any pytree.
+    """
+
+    model: AbstractModel
+    objective: Objective
+    args: PyTree[Any] = None
+
+    def term(self) -> dfx.ODETerm:
+        """The right-hand side as a `diffrax.ODETerm`."""
+        return dfx.ODETerm(self)  # pyright: ignore[reportArgumentType]
+
+    def init(self, theta0: Theta) -> Augmented:
+        """The state at s = 0: `theta0`, and empty memories."""
+        theta, rest = eqx.partition(theta0, eqx.is_inexact_array)
+        # dtypes and shapes only: nothing is evaluated
+        g = jax.tree.map(jnp.zeros_like, theta)
+        memories = self.model.memories()
+        memory = {name: memory.kernel.init(memory.of(g)) for name, memory in memories.items()}
+        return Augmented(theta, memory, Fixed(rest))
+
+    def unpack(self, s: Any, y: Augmented) -> tuple[Theta, Moments]:
+        """`(theta, moments)` of a state; the raw moments, without bias correction."""
+        del s  # the readings of today do not need it
+        moments = {name: m.kernel.read(y.memory[name]) for name, m in self.model.memories().items()}
+        return eqx.combine(y.theta, y.fixed.tree), moments
+
+    def loss(self, theta: Theta) -> Scalar:
+        """The objective, without `l2`."""
+        return self.objective(theta) if self.args is None else self.objective(theta, self.args)
+
+    def gradient(self, theta: PyTree[Array], fixed: Fixed) -> PyTree[Array]:
+        r"""$\nabla L + (\lambda/2)\,\theta$, at the floating arrays `theta`."""
+        g = jax.grad(lambda theta: self.loss(eqx.combine(theta, fixed.tree)))(theta)
+        l2 = lambda g, theta: g + (0.5 * cast(self.model.l2, theta.dtype) * theta).astype(g.dtype)
+        return jax.tree.map(l2, g, theta)
+
+    def rates(self, s: Any, y: Augmented, g: PyTree[Array]) -> Augmented:
+        r"""The derivatives of parameters and memories, given the gradient. (E1)"""
+        dtype = dtype_of(y.theta)
+        model = cast(self.model, dtype)
+        s = jnp.asarray(s, dtype)
+        _, moments = self.unpack(s, y)
+        direction = model.direction(s, y.theta, g, moments)
+        alpha = model.alpha(s)
+        velocity = jax.tree.map(
+            lambda d, theta: -alpha * (d + model.weight_decay * theta), direction, y.theta
+        )
+        memory = {
+            name: m.kernel.derivative(y.memory[name], m.of(g))
+            for name, m in model.memories().items()
+        }
+        return Augmented(velocity, memory, y.fixed)
+
+    def __call__(self, s: Any, y: Augmented, args: Any) -> Augmented:
+        """The vector field, as diffrax calls it; `args` is not used."""
+        return self.rates(s, y, self.gradient(y.theta, y.fixed))
+
+
+class LogTime(eqx.Module):
+    r"""The same equation in $w = \ln s$, for starts where the velocity grows like $1/\sqrt s$.
+
+    There theta is smooth in $\sqrt s = e^{w/2}$, and so is the running mean $q = z/s$ of each
+    memory, which stands in the place of z:
+
+    $$\frac{d\theta}{dw} = s\,\theta', \qquad \frac{dq}{dw} = z' - q$$
+
+    The logarithm, because eps makes a layer at $\sqrt s \approx \epsilon/|g|$ whose width differs
+    from component to component by many orders of magnitude.
+    """
+
+    equation: Equation
+
+    def at(self, w: Any, y: Augmented) -> tuple[Any, Augmented]:
+        """`s` and the state in the original variables."""
+        s = jnp.exp(w)
+        return s, eqx.tree_at(lambda y: y.memory, y, jax.tree.map(lambda q: q * s, y.memory))
+
+    def init(self, y: Augmented, g: PyTree[Array]) -> Augmented:
+        """The state at a tiny `s`: empty memories fill at their first rate, z = s z'."""
+
+        return eqx.tree_at(lambda y: y.memory, y, self.equation.rates(0.0, y, g).memory)
+
+    def __call__(self, w: Any, y: Augmented, args: Any) -> Augmented:
+        """The vector field, as diffrax calls it."""
+        s, original = self.at(w, y)
+        rates = self.equation(s, original, args)
+        theta = jax.tree.map(lambda v: s * v, rates.theta)
+        memory = jax.tree.map(lambda rate, q: rate - q, rates.memory, y.memory)
+        return Augmented(theta, memory, y.fixed)
+
+
+def dtype_of(theta: PyTree[Array]) -> Any:
+    """The one floating type of the parameters: the widest among them."""
+    return jnp.result_type(*[leaf.dtype for leaf in jax.tree.leaves(theta)])
+
+
+def cast(tree: _T, dtype: Any) -> _T:
+    """The floating arrays of a model as `dtype`, strongly typed."""
+    convert = lambda x: jnp.asarray(x, dtype) if eqx.is_inexact_array(x) else x
+    return jax.tree.map(convert, tree)

@@ -1,0 +1,65 @@
+"""Forgetting at a constant rate."""
+
+import jax.numpy as jnp
+
+from .._checks import as_hyperparameter, check_positive
+from .._types import Hyperparameter, Scalar
+from .base import AbstractKernel
+
+
+class Exponential(AbstractKernel):
+    r"""Exponential forgetting: $K(s) = d\, e^{-ds}$ for $s \ge 0$. (E5)
+
+    Source: Heredia (2024), arXiv:2411.09734, with time counted in optimizer steps: $d = 1 - b$
+    there, and $d = -\ln b$ for the rate that matches the discrete recursion. The discrete twin is
+    the moving average of Kingma & Ba (2015), Algorithm 1.
+
+    **Arguments:**
+
+    - `rate`: $d$, a scalar, unit 1/step, positive. Not $b$ itself: 1 - float32(0.999) has only
+        five right digits.
+
+    **Raises:** `ValueError` if `rate` is no scalar, or not positive.
+    """
+
+    rate: Hyperparameter
+
+    def __init__(self, rate):
+        self.rate = as_hyperparameter(rate, "rate")
+        check_positive(self.rate, "rate")
+
+    def evaluate(self, lag):
+        """**Returns:** the weights, in the shape of `lag` (in steps); unit 1/step."""
+        kept = self.rate * jnp.exp(-self.rate * jnp.maximum(lag, 0.0))  # (E5)
+        return jnp.where(lag < 0, 0.0, kept)  # without the clamp above, NaN gradients
+
+    def state_space(self):
+        r"""**Returns:** $z' = -d z + d u$, read as it is. (E5)"""
+        rate = jnp.asarray(self.rate)
+        return -rate.reshape(1, 1), rate.reshape(1), jnp.ones(1, rate.dtype)
+
+    def propagator(self, h, degree):
+        r"""**Returns:** $e^{-dh}$ and $d \int_0^h e^{-d(h-\tau)} \tau^j d\tau$, j = 0..`degree`."""
+        h = jnp.asarray(h)
+        rate = jnp.asarray(self.rate, h.dtype)
+        weights = [h**j * _moment(rate * h, j) for j in range(degree + 1)]
+        return jnp.exp(-rate * h).reshape(1, 1), jnp.stack(weights)[:, None]
+
+
+def _moment(x: Scalar, j: int) -> Scalar:
+    r"""$x \int_0^1 e^{-x(1-u)} u^j du$, to rounding for every $x \ge 0$."""
+    if j == 0:
+        return -jnp.expm1(-x)
+    # Integration by parts gives I_j = 1 - (j/x) I_{j-1}, which loses digits while x is small; there
+    # the series of e^{xu}, whose terms are all positive.
+    small = x < 8.0
+    near = jnp.where(small, x, 1.0)
+    term, series = 1.0, 0.0
+    for k in range(48):
+        series = series + term / (k + j + 1)
+        term = term * near / (k + 1)
+    far = jnp.where(small, 8.0, x)
+    recursion = -jnp.expm1(-far)
+    for i in range(1, j + 1):
+        recursion = 1.0 - i / far * recursion
+    return jnp.where(small, near * jnp.exp(-near) * series, recursion)

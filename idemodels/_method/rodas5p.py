@@ -1,0 +1,219 @@
+"""A linearly implicit solver for the augmented equation, for stiff stretches."""
+
+from typing import Any, ClassVar
+
+import diffrax as dfx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from .._equation import Augmented, Equation
+
+# The published coefficients of Rodas5P in the form that needs no product with the Jacobian:
+# Steinebach (2023), BIT 63:27, doi:10.1007/s10543-023-00967-x. Stages 7 and 8 start from the stage
+# before plus its increment, and the last increment is the error estimate.
+_GAMMA = 0.21193756319429014
+_A = np.array(
+    [
+        [0.0, 0.0, 0.0, 0.0, 0.0],
+        [3.0, 0.0, 0.0, 0.0, 0.0],
+        [2.849394379747939, 0.45842242204463923, 0.0, 0.0, 0.0],
+        [-6.954028509809101, 2.489845061869568, -10.358996098473584, 0.0, 0.0],
+        [2.8029986275628964, 0.5072464736228206, -0.3988312541770524, -0.04721187230404641, 0.0],
+        [
+            -7.502846399306121,
+            2.561846144803919,
+            -11.627539656261098,
+            -0.18268767659942256,
+            0.030198172008377946,
+        ],
+    ]
+)
+_C = (
+    (),
+    (-14.155112264123755,),
+    (-17.97296035885952, -2.859693295451294),
+    (147.12150275711716, -1.41221402718213, 71.68940251302358),
+    (165.43517024871676, -0.4592823456491126, 42.90938336958603, -5.961986721573306),
+    (
+        24.854864614690072,
+        -3.0009227002832186,
+        47.4931110020768,
+        5.5814197821558125,
+        -0.6610691825249471,
+    ),
+    (
+        30.91273214028599,
+        -3.1208243349937974,
+        77.79954646070892,
+        34.28646028294783,
+        -19.097331116725623,
+        -28.087943162872662,
+    ),
+    (
+        37.80277123390563,
+        -3.2571969029072276,
+        112.26918849496327,
+        66.9347231244047,
+        -40.06618937091002,
+        -54.66780262877968,
+        -9.48861652309627,
+    ),
+)
+_NODES = (0.0, 0.6358126895828704, 0.4095798393397535, 0.9769306725060716, 0.4288403609558664)
+_D = (
+    0.21193756319429014,
+    -0.42387512638858027,
+    -0.3384627126235924,
+    1.8046452872882734,
+    2.325825639765069,
+)
+_DENSE = np.array(
+    [
+        [
+            25.948786856663858,
+            -2.5579724845846235,
+            10.433815404888879,
+            -2.3679251022685204,
+            0.524948541321073,
+            1.1241088310450404,
+            0.4272876194431874,
+            -0.17202221070155493,
+        ],
+        [
+            -9.91568850695171,
+            -0.9689944594115154,
+            3.0438037242978453,
+            -24.495224566215796,
+            20.176138334709044,
+            15.98066361424651,
+            -6.789040303419874,
+            -6.710236069923372,
+        ],
+        [
+            11.419903575922262,
+            2.8879645146136994,
+            72.92137995996029,
+            80.12511834622643,
+            -52.072871366152654,
+            -59.78993625266729,
+            -0.15582684282751913,
+            4.883087185713722,
+        ],
+    ]
+)
+_STAGES = 8
+
+
+class _Interpolation(dfx.AbstractLocalInterpolation):
+    """Dense output of order 4: Steinebach (2023), the polynomial through both ends."""
+
+    t0: Any
+    t1: Any
+    y0: PyTree[Array]
+    y1: PyTree[Array]
+    k: PyTree[Float[Array, "3 ..."]]
+
+    def evaluate(self, t0, t1=None, left=True):
+        del left
+        if t1 is not None:
+            return jax.tree.map(jnp.subtract, self.evaluate(t1), self.evaluate(t0))
+        u = jnp.where(self.t1 > self.t0, (t0 - self.t0) / (self.t1 - self.t0), 0.0)
+
+        def leaf(y0, y1, k):
+            return (1 - u) * y0 + u * (y1 + (1 - u) * (k[0] + u * (k[1] + u * k[2])))
+
+        return jax.tree.map(leaf, self.y0, self.y1, self.k)
+
+
+class Rodas5P(dfx.AbstractAdaptiveSolver):
+    """Rosenbrock's method of order 5(4) by Steinebach (2023), L-stable and stiffly accurate.
+
+    Instead of a Newton iteration it solves eight linear systems with one matrix, so that a step
+    cannot fail to converge and its cost is known beforehand: 8 gradients, and the Hessian of the
+    objective, one column for every parameter. The rest of the Jacobian is pointwise.
+
+    The term must be that of an [`idemodels.Equation`][]. Dense: for few parameters.
+    """
+
+    term_structure: ClassVar = dfx.ODETerm
+    interpolation_cls: ClassVar = _Interpolation
+
+    def order(self, terms):
+        return 5
+
+    def error_order(self, terms):
+        return 5.0  # of the embedded method, 4, plus one
+
+    def init(self, terms, t0, t1, y0, args):
+        return None
+
+    def func(self, terms, t0, y0, args):
+        return terms.vf(t0, y0, args)
+
+    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+        del solver_state, made_jump
+        equation = _equation_of(terms)
+        h = t1 - t0
+        flat0, unravel = ravel_pytree(y0)
+        f = lambda s, flat: ravel_pytree(equation(s, unravel(flat), args))[0]
+        J, f_s = _derivatives(equation, t0, y0, flat0, unravel)
+        lu = jax.scipy.linalg.lu_factor(jnp.eye(flat0.size, dtype=flat0.dtype) / (h * _GAMMA) - J)
+        increments: list[Array] = []
+        stage = flat0
+        for i in range(_STAGES):
+            if i < len(_A):
+                stage = flat0 + sum(a * k for a, k in zip(_A[i], increments, strict=False))
+            else:
+                stage = stage + increments[-1]
+            s = t0 + h * (_NODES[i] if i < len(_NODES) else 1.0)
+            right = f(s, stage) + sum(c * k for c, k in zip(_C[i], increments, strict=True)) / h
+            if i < len(_D):
+                right = right + h * _D[i] * f_s
+            increments.append(jax.scipy.linalg.lu_solve(lu, right))
+        flat1 = stage + increments[-1]
+        dense = jnp.asarray(_DENSE, flat0.dtype) @ jnp.stack(increments)
+        info = {"y0": y0, "y1": unravel(flat1), "k": jax.vmap(unravel)(dense)}
+        return unravel(flat1), unravel(increments[-1]), info, None, dfx.RESULTS.successful
+
+
+def _equation_of(terms: Any) -> Equation:
+    """The vector field itself: `diffeqsolve` wraps its terms to integrate backwards too."""
+    while not isinstance(terms, dfx.ODETerm):
+        terms = terms.term
+    return terms.vector_field  # pyright: ignore[reportReturnType]
+
+
+def _derivatives(
+    equation: Equation, s: Any, y: Augmented, flat: Float[Array, " n"], unravel: Any
+) -> tuple[Float[Array, "n n"], Float[Array, " n"]]:
+    """The Jacobian of the right-hand side in y, dense, and its derivative in s.
+
+    By the chain rule through the gradient: only theta's columns need the objective.
+    """
+    theta, unravel_theta = ravel_pytree(y.theta)
+    flat_gradient = lambda x: ravel_pytree(equation.gradient(unravel_theta(x), y.fixed))[0]
+    g = flat_gradient(theta)
+    hessian = jax.jacfwd(flat_gradient)(theta)
+
+    def rates(s, flat, g):
+        return ravel_pytree(equation.rates(s, unravel(flat), unravel_theta(g)))[0]
+
+    f_s, partial, f_g = jax.jacfwd(rates, argnums=(0, 1, 2))(s, flat, g)
+    in_theta = ravel_pytree(
+        Augmented(
+            jax.tree.map(lambda x: jnp.ones_like(x, bool), y.theta),
+            jax.tree.map(lambda x: jnp.zeros_like(x, bool), y.memory),
+            y.fixed,
+        )
+    )[0]
+    columns = jnp.nonzero(in_theta, size=theta.size)[0]
+    return partial.at[:, columns].add(f_g @ hessian), f_s
+
+
+def gradients_per_step(parameters: int) -> int:
+    """Gradient evaluations in one step of `Rodas5P`; a Hessian's column counts as one."""
+    return _STAGES + 1 + parameters
+

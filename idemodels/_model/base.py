@@ -1,0 +1,124 @@
+"""What an optimizer is: memories of the gradient, and a direction computed from them. (E1)"""
+
+import abc
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, PyTree
+
+from .._checks import as_hyperparameter, check_finite, check_positive, is_concrete, is_positive
+from .._kernel import Memory
+from .._types import Flag, Moments, Scalar, Theta
+
+_T = TypeVar("_T")
+
+
+class AbstractModel(eqx.Module):
+    r"""A first-order model of an optimizer, in optimizer steps s. (E1)
+
+    $$\theta' = -\alpha(s)\,(\mathrm{direction}(s, \theta, g, \mathrm{moments}) + w\,\theta)$$
+
+    with $g = \nabla L(\theta) + (\lambda/2)\,\theta$, $\lambda$ = `l2` and $w$ = `weight_decay`.
+    """
+
+    learning_rate: eqx.AbstractVar[Any]
+    l2: eqx.AbstractVar[Any]
+    weight_decay: eqx.AbstractVar[Any]
+    # Whether the velocity grows like 1/sqrt(s) at the start.
+    singular_start: eqx.AbstractVar[bool]
+    # The names that optax's state gives to the moments.
+    optax_names: eqx.AbstractVar[Mapping[str, str]]
+
+    @abc.abstractmethod
+    def memories(self) -> dict[str, Memory]:
+        """What is remembered, by name."""
+
+    @abc.abstractmethod
+    def direction(self, s: Scalar, theta: Theta, g: PyTree[Array], moments: Moments) -> PyTree[Array]:
+        """The update before learning rate and weight decay; a pytree like `g`."""
+
+    @abc.abstractmethod
+    def scale_by(self) -> optax.GradientTransformation:
+        """The discrete twin of `direction` alone."""
+
+    @abc.abstractmethod
+    def valid(self) -> Flag:
+        """Whether every hyperparameter lies where the constructor wants it; may be traced."""
+
+    def alpha(self, s: Scalar) -> Scalar:
+        """The learning rate at step `s`, which need not be an integer."""
+        rate = self.learning_rate
+        return jnp.asarray(rate(s) if callable(rate) else rate, jnp.result_type(s))
+
+    def optax(self) -> optax.GradientTransformation:
+        """The discrete twin: a transformation to be used as any of optax's."""
+        model = _as_floats(self)
+        rate = model.learning_rate
+        parts = [model.scale_by(), optax.scale_by_learning_rate(rate)]
+        # left out where they do nothing, since they make `update` ask for the parameters
+        if not _is_zero(self.weight_decay):
+            parts.insert(1, optax.add_decayed_weights(model.weight_decay))
+        if not _is_zero(self.l2):
+            parts.insert(0, optax.add_decayed_weights(0.5 * model.l2))
+        return optax.chain(*parts)
+
+
+def as_learning_rate(x: Any) -> Any:
+    """A positive scalar as an array, or a schedule as it is."""
+    if callable(x):
+        return x
+    value = as_hyperparameter(x, "learning_rate")
+    check_positive(value, "learning_rate")
+    return value
+
+
+def as_positive(x: Any, name: str) -> Any:
+    """A positive scalar as an array."""
+    value = as_hyperparameter(x, name)
+    check_positive(value, name)
+    return value
+
+
+def as_finite(x: Any, name: str) -> Any:
+    """A finite scalar as an array."""
+    value = as_hyperparameter(x, name)
+    check_finite(value, name)
+    return value
+
+
+def valid_common(model: AbstractModel) -> Any:
+    """The flag for what all models share: learning rate, `l2`, `weight_decay`."""
+    finite = jnp.isfinite(model.l2) & jnp.isfinite(model.weight_decay)
+    rate = model.learning_rate
+    return finite if callable(rate) else finite & is_positive(rate)
+
+
+def safe_sqrt(x: Array) -> Array:
+    """The square root; 0 where `x <= 0`, with derivative 0 there instead of NaN."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+
+
+def square(g: Array) -> Array:
+    """$g^2$, the feature behind every second moment."""
+    return g * g
+
+
+def identity(g: Array) -> Array:
+    """$g$, the feature behind the first moment."""
+    return g
+
+
+def _is_zero(x: Any) -> bool:
+    return is_concrete(x) and bool(x == 0)
+
+
+def _as_floats(model: _T) -> _T:
+    """Known hyperparameters as Python floats, so that optax's arithmetic follows the parameters."""
+    convert = lambda x: float(x) if isinstance(x, np.ndarray) else x
+    return jax.tree.map(convert, model)

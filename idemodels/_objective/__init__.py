@@ -1,0 +1,9 @@
+from .digits import DigitsMLP as DigitsMLP
+from .double_well import DoubleWell as DoubleWell, TiltedDoubleWell as TiltedDoubleWell
+from .log_cosh import LogCosh as LogCosh
+from .quadratic import Quadratic as Quadratic
+from .regression import (
+    LinearRegression as LinearRegression,
+    LogisticRegression as LogisticRegression,
+)
+from .rosenbrock import Rosenbrock as Rosenbrock

@@ -1,0 +1,28 @@
+"""Where optax keeps an optimizer's moments."""
+
+from typing import Any
+
+import optax
+
+from ._types import Moments
+
+# The names of the moments here, and of the fields of optax's states that hold them.
+FIELDS = {"m": ("mu",), "v": ("nu",), "G": ("accumulator", "sum_of_squares")}
+
+
+def first_of(opt_state: Any, name: str) -> Any:
+    """The first field `name` in a state, however deep; `None` if there is none."""
+    found = optax.tree_utils.tree_get_all_with_path(opt_state, name)
+    return found[0][1] if found else None
+
+
+def moments_from_optax(opt_state: Any) -> Moments:
+    """The raw moments in an optax state, under the names that trajectories use."""
+    moments = {}
+    for name, fields in FIELDS.items():
+        for field in fields:
+            value = first_of(opt_state, field)
+            if value is not None:
+                moments[name] = value
+                break
+    return moments

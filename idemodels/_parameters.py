@@ -1,0 +1,69 @@
+"""Parameters and objective, as both sides of a comparison take them."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from ._types import Objective, Theta
+
+
+def as_parameters(theta0: Theta) -> tuple[PyTree[Array], PyTree[Any]]:
+    """`theta0` apart: its floating arrays, all of one type, and the rest.
+
+    **Raises:** `ValueError` if it has no floating arrays, complex ones, or empty ones only.
+    """
+    if isinstance(theta0, float | int) and not isinstance(theta0, bool):
+        theta0 = jnp.asarray(theta0, jnp.result_type(float))
+    theta, rest = eqx.partition(theta0, eqx.is_inexact_array)
+    leaves = jax.tree.leaves(theta)
+    if not any(x.size for x in leaves):
+        kinds = sorted({_kind(x) for x in jax.tree.leaves(theta0)})
+        found = f"has only {', '.join(kinds)}" if kinds else "is empty"
+        hint = ""
+        if any(isinstance(x, float) for x in jax.tree.leaves(theta0)):
+            hint = " Python's floats inside a pytree are held fixed: write `jnp.asarray(1.0)`."
+        if any(_is_integer(x) for x in jax.tree.leaves(theta0)):
+            hint = " Integer arrays are held fixed: write `theta0.astype(float)`."
+        raise ValueError(f"Argument `theta0` must have floating arrays, but {found}.{hint}")
+    for x in leaves:
+        if jnp.issubdtype(x.dtype, jnp.complexfloating):
+            raise ValueError(
+                f"Argument `theta0` must be real, but has an array of type {x.dtype}. Pass real and "
+                "imaginary parts as two arrays."
+            )
+    dtype = jnp.result_type(*[x.dtype for x in leaves])
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), theta), rest
+
+
+def check_objective(objective: Objective, theta: Theta, args: PyTree[Any]) -> None:
+    """Raises unless the objective returns one real number; nothing is computed for that."""
+    if not callable(objective):
+        raise ValueError(
+            f"Argument `objective` must be callable, `objective(theta)`, but is {objective!r}."
+        )
+    given = (theta,) if args is None else (theta, args)
+    out = eqx.filter_eval_shape(objective, *given)
+    shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
+    if isinstance(out, float):
+        return
+    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
+        found = f"returns shape {shape} of type {dtype}" if dtype is not None else f"returns {out!r}"
+        raise ValueError(f"Argument `objective` must return a real scalar, but {found}.")
+
+
+def check_model(model: Any, kind: type, wanted: str) -> None:
+    """Raises unless `model` is a `kind`."""
+    if not isinstance(model, kind):
+        raise ValueError(f"Argument `model` must be {wanted}, but is {model!r}.")
+
+
+def _is_integer(x: Any) -> bool:
+    return eqx.is_array(x) and bool(jnp.issubdtype(x.dtype, jnp.integer))
+
+
+def _kind(x: Any) -> str:
+    return f"an array of type {np.dtype(x.dtype)}" if eqx.is_array(x) else f"a {type(x).__name__}"

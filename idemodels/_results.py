@@ -1,0 +1,164 @@
+"""What every solve returns: a `Trajectory`, and how it ended."""
+
+from typing import Any
+
+import diffrax as dfx
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from ._types import Flag, Moments, Path, Theta
+
+
+class RESULTS(dfx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
+    """How a solve ended. diffrax's own reasons, and those that it cannot know."""
+
+    successful = ""
+    invalid_argument = (
+        "A traced argument has a value that is not allowed: a hyperparameter outside its range, `ts` "
+        "that does not increase from its start, or a gradient that is not finite at `theta0`. The "
+        "same call with plain numbers names it."
+    )
+    nonfinite_gradient = (
+        "The gradient became NaN or infinite. Look at the objective near the last finite `theta` of "
+        "the path (`throw=False` returns it); a smaller `learning_rate` may keep away from there."
+    )
+    diverged = (
+        "The path diverged: theta grew beyond 1e8 times its first size. Lower `learning_rate`, or "
+        "check the signs of the objective, of `l2` and of `weight_decay`."
+    )
+    step_too_small = (
+        "The solver's step became too small for the precision of s: the equation is too stiff there, "
+        "or not smooth. Raise `rtol`, use float64, or shorten `ts`."
+    )
+
+
+def is_okay(result: RESULTS) -> Flag:
+    """Whether a solve did what was asked: done, or stopped by the user's event."""
+    return (result == RESULTS.successful) | (result == RESULTS.event_occurred)
+
+
+class State(eqx.Module):
+    """Where a path can be taken up again: `solve(..., state0=state)`.
+
+    - `s`: the optimizer steps made, a scalar; `None` where an optimizer's state does not say.
+    - `theta`: the parameters; `None` where they are to come from `theta0`.
+    - `memory`: dict from a memory's name to its states; leaves `(n, *shape)`, n the order of its
+        kernel's linear system (1 for `Exponential` and `Constant`).
+    """
+
+    s: Any
+    theta: Theta
+    memory: dict[str, PyTree[Any]]
+
+
+class Trajectory(eqx.Module):
+    """A path, continuous or discrete.
+
+    - `ts`: the optimizer steps at which it is known, shape `(T,)`.
+    - `times`: the papers' time t at them, the integral of the learning rate over `ts`, shape
+        `(T,)`; `None` where the learning rate is not known.
+    - `theta`: the parameters, a pytree whose floating arrays have a leading axis T; or what `save`
+        returned.
+    - `loss`: the objective, without `l2`, shape `(T,)`; `None` where there was no objective.
+    - `moments`: dict from name ("m", "v", "G") to pytrees like `theta`: the raw memories at s,
+        without bias correction; empty where `save` was given.
+    - `result`: an [`idemodels.RESULTS`][]; see [`idemodels.is_okay`][].
+    - `stats`: dict of counts. `num_steps` (accepted and rejected), `num_rejected`,
+        `num_gradients` (-1 where a solver of the user's does not tell), `implicit_from` (the step
+        from which an implicit solver was used; infinite if it never was).
+
+    Past a failure all values are NaN.
+    """
+
+    ts: Path
+    times: Path | None
+    theta: PyTree[Any]
+    loss: Path | None
+    moments: Moments
+    result: Any
+    stats: dict[str, Any]
+    memory: dict[str, PyTree[Any]] | None
+    last: State | None
+
+    @classmethod
+    def from_arrays(cls, ts: Any, theta: PyTree[Any], moments: Moments | None = None):
+        """A path made elsewhere, to be compared.
+
+        **Arguments:**
+
+        - `ts`: the optimizer steps, shape `(T,)`.
+        - `theta`, `moments`: pytrees of arrays with a leading axis T.
+
+        **Raises:** `ValueError` if a leading axis differs from `ts`.
+        """
+        ts = jnp.asarray(ts, jnp.result_type(float, jnp.asarray(ts).dtype))
+        moments = {} if moments is None else moments
+        as_arrays = lambda x: jnp.asarray(x) if eqx.is_inexact_array_like(x) else x
+        theta, moments = jax.tree.map(as_arrays, (theta, moments))
+        for leaf in jax.tree.leaves(eqx.filter((theta, moments), eqx.is_inexact_array)):
+            if jnp.ndim(leaf) == 0 or leaf.shape[0] != ts.size:
+                raise ValueError(
+                    f"Arguments `theta` and `moments` must have a leading axis of {ts.size}, the "
+                    f"length of `ts`, but have an array of shape {jnp.shape(leaf)}."
+                )
+        return cls(ts, None, theta, None, moments, RESULTS.successful, {}, None, None)
+
+    def state_at(self, k: int) -> State:
+        """The state at `ts[k]`, to go on from.
+
+        **Raises:** `ValueError` if the path kept no states (it was made with `save=`, or is not
+        from `solve`); its last one, `state_at(-1)`, is always kept. `IndexError` if there is no
+        `ts[k]`.
+        """
+        size = self.ts.shape[-1]
+        if not -size <= k < size:
+            raise IndexError(f"Argument `k` must lie in [-{size}, {size}), but is {k}.")
+        if self.last is not None and k % size == size - 1:
+            return self.last
+        if self.memory is None:
+            raise ValueError(
+                "Argument `k` must be -1, the last state, but is "
+                f"{k}: this path keeps no states. Call `solve` without `save`."
+            )
+        at = lambda x: x[k] if eqx.is_inexact_array(x) else x
+        return State(self.ts[k], jax.tree.map(at, self.theta), jax.tree.map(at, self.memory))
+
+
+def integrated_rate(alpha: Any, ts: Path) -> Path:
+    r"""The papers' time $t(s) = \int_0^s \alpha$, at every one of `ts`.
+
+    **Arguments:**
+
+    - `alpha`: the learning rate as a function of s.
+    - `ts`: shape `(T,)`, increasing, not negative.
+
+    By Gauss's rule with 16 nodes between neighbours: exact for a constant rate, and for a smooth
+    schedule to rounding where the path is kept densely enough to draw.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(16)
+    left = jnp.concatenate([jnp.zeros(1, ts.dtype), ts[:-1]])
+    width = ts - left
+    points = left[:, None] + width[:, None] * jnp.asarray(0.5 + 0.5 * nodes, ts.dtype)
+    rates: Float[Array, "t 16"] = jax.vmap(jax.vmap(alpha))(points)
+    return jnp.cumsum(0.5 * width * (rates @ jnp.asarray(weights, ts.dtype)))
+
+
+def fill_past(kept: Any, tree: PyTree[Array]) -> PyTree[Array]:
+    """NaN in every row that is not `kept` (shape `(T,)`)."""
+
+    def leaf(x):
+        if not jnp.issubdtype(x.dtype, jnp.inexact):
+            return x
+        return jnp.where(kept.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.nan)
+
+    return jax.tree.map(leaf, tree)
+
+
+def losses(objective: Any, thetas: PyTree[Array]) -> Float[Array, " t"]:
+    """The objective at every row, one after another, so that the memory is one evaluation's."""
+    return jax.lax.map(objective, thetas)
+
+
