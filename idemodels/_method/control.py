@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from .._equation import Augmented
+from .._kernel import Memory
 from .._results import RESULTS
 from .._types import Count, Flag, Scalar
 
@@ -109,20 +110,24 @@ def group_norm(y: Augmented) -> Scalar:
     return jnp.max(jnp.stack([_rms(group) for group in groups]))
 
 
-def units(y: Augmented, features: dict[str, PyTree[Array]]) -> Augmented:
-    """What counts as one: 1 for theta; for a memory, its feature's size at the first gradient."""
+def units(y: Augmented, g: PyTree[Array], memories: dict[str, Memory], atol: float) -> Augmented:
+    """What counts as one: 1 for theta; for a memory, so much that `atol` is one of the gradient.
+
+    With a feature h the error allowed is h(atol * size of the first gradient): of a second moment
+    the square, since its root divides, down to where `atol` of the gradient is too.
+    """
     ones = jax.tree.map(lambda x: jnp.ones((), x.dtype), y.theta)
-    memory = {}
-    for name, feature in features.items():
-        overall = largest(feature)
-        overall = jnp.where(overall > 0, overall, 1.0)
+    overall = largest(g)
+    overall = jnp.where(overall > 0, overall, 1.0)
 
-        def leaf(u, overall=overall):
-            size = jnp.sqrt(jnp.mean(u * u))
-            # a leaf whose gradient starts at zero is measured by the others
-            return jnp.where(size > 0, size, overall)
+    def size(g):
+        rms = jnp.sqrt(jnp.mean(g * g))
+        # a leaf whose gradient starts at zero is measured by the others
+        return jnp.where(rms > 0, rms, overall)
 
-        memory[name] = jax.tree.map(leaf, feature)
+    allowed = jax.tree.map(lambda g: atol * size(g), g)
+    memory = {name: jax.tree.map(lambda u: jnp.abs(u) / atol, memory.of(allowed))
+              for name, memory in memories.items()}
     return Augmented(ones, memory, y.fixed)
 
 

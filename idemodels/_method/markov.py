@@ -18,6 +18,9 @@ from .rodas5p import Rodas5P, gradients_per_step
 _IMPLICIT_PARAMETERS = 128
 # Attempts after which, or expected attempts in all beyond which, a leg counts as stiff.
 _PATIENCE = 4000
+# Where g = 0 the direction turns over within eps of it. A stiff leg that does not resolve that layer
+# chatters across it for ever, within its tolerance but for tens of thousands of steps.
+_STIFF_RTOL = 1e-10
 # Below this rtol the method of order 8 needs fewer gradients than the one of order 5.
 _TIGHT = 3e-8
 
@@ -182,11 +185,14 @@ def _leg(
     """One call of diffrax. `back` and `forth` lead to s and from it; `ends` are in the leg's time."""
     t0, t1 = ends
     memories = problem.equation.model.memories()
-    features = {name: memory.of(problem.g0) for name, memory in memories.items()}
     first = largest(problem.y0.theta)
+    rtol, atol = method.rtol, method.atol
+    if isinstance(solver, Rodas5P) and method.solver is None:
+        floor = 10 * float(jnp.finfo(t0.dtype).eps)
+        rtol, atol = min(rtol, max(_STIFF_RTOL, floor)), min(atol, 1e-2 * _STIFF_RTOL)
     controller = Guarded(
-        dfx.PIDController(method.rtol, method.atol, norm=group_norm),
-        units(problem.y0, features),
+        dfx.PIDController(rtol, atol, norm=group_norm),
+        units(problem.y0, problem.g0, memories, atol),
         1e8 * (1.0 + first),
         t1,
         patience,

@@ -148,18 +148,19 @@ class Rodas5P(dfx.AbstractAdaptiveSolver):
         return 5.0  # of the embedded method, 4, plus one
 
     def init(self, terms, t0, t1, y0, args):
-        return None
+        return _equation_of(terms).gradient(y0.theta, y0.fixed)
 
     def func(self, terms, t0, y0, args):
         return terms.vf(t0, y0, args)
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
-        del solver_state, made_jump
+        del made_jump
+        g0 = solver_state
         equation = _equation_of(terms)
         h = t1 - t0
         flat0, unravel = ravel_pytree(y0)
         f = lambda s, flat: ravel_pytree(equation(s, unravel(flat), args))[0]
-        J, f_s = _derivatives(equation, t0, y0, flat0, unravel)
+        J, f_s = _derivatives(equation, t0, y0, g0, flat0, unravel)
         lu = jax.scipy.linalg.lu_factor(jnp.eye(flat0.size, dtype=flat0.dtype) / (h * _GAMMA) - J)
         increments: list[Array] = []
         stage = flat0
@@ -169,14 +170,20 @@ class Rodas5P(dfx.AbstractAdaptiveSolver):
             else:
                 stage = stage + increments[-1]
             s = t0 + h * (_NODES[i] if i < len(_NODES) else 1.0)
-            right = f(s, stage) + sum(c * k for c, k in zip(_C[i], increments, strict=True)) / h
+            slope = f(s, stage) if i else ravel_pytree(equation.rates(t0, y0, g0))[0]
+            right = slope + sum(c * k for c, k in zip(_C[i], increments, strict=True)) / h
             if i < len(_D):
                 right = right + h * _D[i] * f_s
             increments.append(jax.scipy.linalg.lu_solve(lu, right))
         flat1 = stage + increments[-1]
         dense = jnp.asarray(_DENSE, flat0.dtype) @ jnp.stack(increments)
+        g1 = equation.gradient(unravel(flat1).theta, y0.fixed)
+        f1 = ravel_pytree(equation.rates(t1, unravel(flat1), g1))[0]
+        slope = flat1 - flat0 - jnp.sum(dense, axis=0)  # h times the dense output's, at its end
+        defect = jax.scipy.linalg.lu_solve(lu, f1 - slope / h) / _GAMMA
+        error = jnp.where(jnp.abs(defect) > jnp.abs(increments[-1]), defect, increments[-1])
         info = {"y0": y0, "y1": unravel(flat1), "k": jax.vmap(unravel)(dense)}
-        return unravel(flat1), unravel(increments[-1]), info, None, dfx.RESULTS.successful
+        return unravel(flat1), unravel(error), info, g1, dfx.RESULTS.successful
 
 
 def _equation_of(terms: Any) -> Equation:
@@ -187,7 +194,12 @@ def _equation_of(terms: Any) -> Equation:
 
 
 def _derivatives(
-    equation: Equation, s: Any, y: Augmented, flat: Float[Array, " n"], unravel: Any
+    equation: Equation,
+    s: Any,
+    y: Augmented,
+    g: PyTree[Array],
+    flat: Float[Array, " n"],
+    unravel: Any,
 ) -> tuple[Float[Array, "n n"], Float[Array, " n"]]:
     """The Jacobian of the right-hand side in y, dense, and its derivative in s.
 
@@ -195,13 +207,12 @@ def _derivatives(
     """
     theta, unravel_theta = ravel_pytree(y.theta)
     flat_gradient = lambda x: ravel_pytree(equation.gradient(unravel_theta(x), y.fixed))[0]
-    g = flat_gradient(theta)
     hessian = jax.jacfwd(flat_gradient)(theta)
 
     def rates(s, flat, g):
         return ravel_pytree(equation.rates(s, unravel(flat), unravel_theta(g)))[0]
 
-    f_s, partial, f_g = jax.jacfwd(rates, argnums=(0, 1, 2))(s, flat, g)
+    f_s, partial, f_g = jax.jacfwd(rates, argnums=(0, 1, 2))(s, flat, ravel_pytree(g)[0])
     in_theta = ravel_pytree(
         Augmented(
             jax.tree.map(lambda x: jnp.ones_like(x, bool), y.theta),
@@ -215,5 +226,5 @@ def _derivatives(
 
 def gradients_per_step(parameters: int) -> int:
     """Gradient evaluations in one step of `Rodas5P`; a Hessian's column counts as one."""
-    return _STAGES + 1 + parameters
+    return _STAGES + parameters  # the end's gradient is the next step's first
 
