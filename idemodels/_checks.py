@@ -59,7 +59,9 @@ def check_option(x: Any, name: str, options: Iterable[str]) -> None:
     options = list(options)
     if x not in options:
         listed = ", ".join(repr(option) for option in options)
-        raise ValueError(f"Argument `{name}` must be one of {listed}, but is {x!r}.{near(x, options)}")
+        raise ValueError(
+            f"Argument `{name}` must be one of {listed}, but is {x!r}.{near(x, options)}"
+        )
 
 
 def near(x: Any, options: Iterable[str]) -> str:

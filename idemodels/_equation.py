@@ -107,14 +107,19 @@ class Equation(eqx.Module):
         l2 = lambda g, theta: g + (0.5 * cast(self.model.l2, theta.dtype) * theta).astype(g.dtype)
         return jax.tree.map(l2, g, theta)
 
-    def rates(self, s: Any, y: Augmented, g: PyTree[Array]) -> Augmented:
-        r"""The derivatives of parameters and memories, given the gradient. (E1)"""
+    def fraction(
+        self, s: Any, y: Augmented, g: PyTree[Array]
+    ) -> tuple[PyTree[Array], PyTree[Array]]:
+        """Numerator and denominator of the direction, given the gradient."""
+        dtype = dtype_of(y.theta)
+        _, moments = self.unpack(s, y)
+        return cast(self.model, dtype).fraction(jnp.asarray(s, dtype), y.theta, g, moments)
+
+    def rates(self, s: Any, y: Augmented, g: PyTree[Array], direction: PyTree[Array]) -> Augmented:
+        r"""The derivatives of parameters and memories, given gradient and direction. (E1)"""
         dtype = dtype_of(y.theta)
         model = cast(self.model, dtype)
-        s = jnp.asarray(s, dtype)
-        _, moments = self.unpack(s, y)
-        direction = model.direction(s, y.theta, g, moments)
-        alpha = model.alpha(s)
+        alpha = model.alpha(jnp.asarray(s, dtype))
         velocity = jax.tree.map(
             lambda d, theta: -alpha * (d + model.weight_decay * theta), direction, y.theta
         )
@@ -126,7 +131,8 @@ class Equation(eqx.Module):
 
     def __call__(self, s: Any, y: Augmented, args: Any) -> Augmented:
         """The vector field, as diffrax calls it; `args` is not used."""
-        return self.rates(s, y, self.gradient(y.theta, y.fixed))
+        g = self.gradient(y.theta, y.fixed)
+        return self.rates(s, y, g, quotient(self.fraction(s, y, g)))
 
 
 class LogTime(eqx.Module):
@@ -151,7 +157,8 @@ class LogTime(eqx.Module):
     def init(self, y: Augmented, g: PyTree[Array]) -> Augmented:
         """The state at a tiny `s`: empty memories fill at their first rate, z = s z'."""
 
-        return eqx.tree_at(lambda y: y.memory, y, self.equation.rates(0.0, y, g).memory)
+        rates = self.equation.rates(0.0, y, g, direction=g)  # the memories' alone are wanted
+        return eqx.tree_at(lambda y: y.memory, y, rates.memory)
 
     def __call__(self, w: Any, y: Augmented, args: Any) -> Augmented:
         """The vector field, as diffrax calls it."""
@@ -160,6 +167,11 @@ class LogTime(eqx.Module):
         theta = jax.tree.map(lambda v: s * v, rates.theta)
         memory = jax.tree.map(lambda rate, q: rate - q, rates.memory, y.memory)
         return Augmented(theta, memory, y.fixed)
+
+
+def quotient(fraction: tuple[PyTree[Array], PyTree[Array]]) -> PyTree[Array]:
+    """Numerator over denominator, leaf by leaf."""
+    return jax.tree.map(jnp.divide, *fraction)
 
 
 def dtype_of(theta: PyTree[Array]) -> Any:

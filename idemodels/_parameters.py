@@ -51,7 +51,9 @@ def check_objective(objective: Objective, theta: Theta, args: PyTree[Any]) -> No
     if isinstance(out, float):
         return
     if shape != () or not jnp.issubdtype(dtype, jnp.floating):
-        found = f"returns shape {shape} of type {dtype}" if dtype is not None else f"returns {out!r}"
+        found = (
+            f"returns shape {shape} of type {dtype}" if dtype is not None else f"returns {out!r}"
+        )
         raise ValueError(f"Argument `objective` must return a real scalar, but {found}.")
 
 

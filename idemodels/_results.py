@@ -160,5 +160,3 @@ def fill_past(kept: Any, tree: PyTree[Array]) -> PyTree[Array]:
 def losses(objective: Any, thetas: PyTree[Array]) -> Float[Array, " t"]:
     """The objective at every row, one after another, so that the memory is one evaluation's."""
     return jax.lax.map(objective, thetas)
-
-

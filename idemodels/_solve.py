@@ -268,4 +268,3 @@ def state_from_optax(model: AbstractModel, opt_state: Any) -> State:
         for name in model.memories()
     }
     return State(count, None, eqx.filter(memory, eqx.is_inexact_array))
-

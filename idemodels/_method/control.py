@@ -126,8 +126,10 @@ def units(y: Augmented, g: PyTree[Array], memories: dict[str, Memory], atol: flo
         return jnp.where(rms > 0, rms, overall)
 
     allowed = jax.tree.map(lambda g: atol * size(g), g)
-    memory = {name: jax.tree.map(lambda u: jnp.abs(u) / atol, memory.of(allowed))
-              for name, memory in memories.items()}
+    memory = {
+        name: jax.tree.map(lambda u: jnp.abs(u) / atol, memory.of(allowed))
+        for name, memory in memories.items()
+    }
     return Augmented(ones, memory, y.fixed)
 
 

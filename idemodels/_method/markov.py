@@ -149,17 +149,13 @@ def _start_leg(method: Markov, problem: Problem, front: _Front, adjoint: Any) ->
 
 
 @eqx.filter_jit
-def _main_leg(
-    method: Markov, solver: Any, problem: Problem, front: _Front, adjoint: Any
-) -> _Front:
+def _main_leg(method: Markov, solver: Any, problem: Problem, front: _Front, adjoint: Any) -> _Front:
     """From where the path is to its end, with the explicit method or the user's."""
     patience = min(_PATIENCE, method.max_steps) if method._hands_over(problem) else None
     end = jnp.where(_running(front), problem.ts[-1], front.s)
     ends = front.s, end
     equation = problem.equation
-    return _leg(
-        method, solver, problem, front, adjoint, equation, _same, _identity, ends, patience
-    )
+    return _leg(method, solver, problem, front, adjoint, equation, _same, _identity, ends, patience)
 
 
 @eqx.filter_jit
@@ -174,14 +170,10 @@ def _implicit_leg(method: Markov, problem: Problem, front: _Front, adjoint: Any)
     front = eqx.tree_at(lambda f: f.result, front, result)
     ends = front.s, end
     equation = problem.equation
-    return _leg(
-        method, Rodas5P(), problem, front, adjoint, equation, _same, _identity, ends, None
-    )
+    return _leg(method, Rodas5P(), problem, front, adjoint, equation, _same, _identity, ends, None)
 
 
-def _leg(
-    method, solver, problem, front, adjoint, field, back, forth, ends, patience
-) -> _Front:
+def _leg(method, solver, problem, front, adjoint, field, back, forth, ends, patience) -> _Front:
     """One call of diffrax. `back` and `forth` lead to s and from it; `ends` are in the leg's time."""
     t0, t1 = ends
     memories = problem.equation.model.memories()

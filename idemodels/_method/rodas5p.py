@@ -9,7 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from .._equation import Augmented, Equation
+from .._equation import Augmented, Equation, quotient
 
 # The published coefficients of Rodas5P in the form that needs no product with the Jacobian:
 # Steinebach (2023), BIT 63:27, doi:10.1007/s10543-023-00967-x. Stages 7 and 8 start from the stage
@@ -135,6 +135,12 @@ class Rodas5P(dfx.AbstractAdaptiveSolver):
     cannot fail to converge and its cost is known beforehand: 8 gradients, and the Hessian of the
     objective, one column for every parameter. The rest of the Jacobian is pointwise.
 
+    Gradient and direction are unknowns of their own, g and p, under the algebraic equations
+    `g = gradient(theta)` and `denominator * p = numerator`. Where a path slides along a valley, g
+    fades until the direction turns over within 1e-11 of the valley's floor: no linearization of the
+    right-hand side as a function of theta holds for longer than that, while along the path all four
+    unknowns are smooth.
+
     The term must be that of an [`idemodels.Equation`][]. Dense: for few parameters.
     """
 
@@ -148,42 +154,93 @@ class Rodas5P(dfx.AbstractAdaptiveSolver):
         return 5.0  # of the embedded method, 4, plus one
 
     def init(self, terms, t0, t1, y0, args):
-        return _equation_of(terms).gradient(y0.theta, y0.fixed)
+        """**Returns:** the gradient, and the unknowns g and p; every step hands them on."""
+        equation = _equation_of(terms)
+        g = equation.gradient(y0.theta, y0.fixed)
+        return g, g, quotient(equation.fraction(t0, y0, g))
 
     def func(self, terms, t0, y0, args):
         return terms.vf(t0, y0, args)
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
-        del made_jump
-        g0 = solver_state
-        equation = _equation_of(terms)
+        del args, made_jump
+        gradient, g0, p0 = solver_state
+        u0 = (y0, g0, p0)
+        system = _System(_equation_of(terms), u0)
         h = t1 - t0
-        flat0, unravel = ravel_pytree(y0)
-        f = lambda s, flat: ravel_pytree(equation(s, unravel(flat), args))[0]
-        J, f_s = _derivatives(equation, t0, y0, g0, flat0, unravel)
-        lu = jax.scipy.linalg.lu_factor(jnp.eye(flat0.size, dtype=flat0.dtype) / (h * _GAMMA) - J)
+        start = ravel_pytree(u0)[0]
+        J, f_s = system.derivatives(t0, start)
+        lu = jax.scipy.linalg.lu_factor(jnp.diag(system.mass / (h * _GAMMA)) - J)
         increments: list[Array] = []
-        stage = flat0
+        stage = start
         for i in range(_STAGES):
             if i < len(_A):
-                stage = flat0 + sum(a * k for a, k in zip(_A[i], increments, strict=False))
+                stage = start + sum(a * k for a, k in zip(_A[i], increments, strict=False))
             else:
                 stage = stage + increments[-1]
-            s = t0 + h * (_NODES[i] if i < len(_NODES) else 1.0)
-            slope = f(s, stage) if i else ravel_pytree(equation.rates(t0, y0, g0))[0]
-            right = slope + sum(c * k for c, k in zip(_C[i], increments, strict=True)) / h
+            gradient = system.gradient(stage) if i else gradient
+            right = system.f(t0 + h * (_NODES[i] if i < len(_NODES) else 1.0), stage, gradient)
+            coupled = sum(c * k for c, k in zip(_C[i], increments, strict=True)) / h
+            right = right + system.mass * coupled
             if i < len(_D):
                 right = right + h * _D[i] * f_s
             increments.append(jax.scipy.linalg.lu_solve(lu, right))
-        flat1 = stage + increments[-1]
-        dense = jnp.asarray(_DENSE, flat0.dtype) @ jnp.stack(increments)
-        g1 = equation.gradient(unravel(flat1).theta, y0.fixed)
-        f1 = ravel_pytree(equation.rates(t1, unravel(flat1), g1))[0]
-        slope = flat1 - flat0 - jnp.sum(dense, axis=0)  # h times the dense output's, at its end
-        defect = jax.scipy.linalg.lu_solve(lu, f1 - slope / h) / _GAMMA
+        end = stage + increments[-1]
+        dense = jnp.asarray(_DENSE, start.dtype) @ jnp.stack(increments)
+        # Where the direction turns over inside the step, the embedded pair may overlook it: the
+        # slope at the end is compared as well, through the same matrix.
+        gradient = system.gradient(end)
+        slope = (end - start - jnp.sum(dense, axis=0)) / h  # of the dense output
+        defect = system.f(t1, end, gradient) - system.mass * slope
+        defect = jax.scipy.linalg.lu_solve(lu, defect) / _GAMMA
         error = jnp.where(jnp.abs(defect) > jnp.abs(increments[-1]), defect, increments[-1])
-        info = {"y0": y0, "y1": unravel(flat1), "k": jax.vmap(unravel)(dense)}
-        return unravel(flat1), unravel(error), info, g1, dfx.RESULTS.successful
+        y1, g1, p1 = system.unravel(end)
+        info = {"y0": y0, "y1": y1, "k": jax.vmap(system.unravel)(dense)[0]}
+        return y1, system.unravel(error)[0], info, (gradient, g1, p1), dfx.RESULTS.successful
+
+
+class _System:
+    """The equation with gradient and direction as unknowns, M u' = f(s, u), on flat arrays.
+
+    `mass` is the diagonal of M: 1 for parameters and memories, 0 for the algebraic unknowns.
+    """
+
+    def __init__(self, equation: Equation, u: tuple[Augmented, PyTree[Array], PyTree[Array]]):
+        self.equation = equation
+        y, g, p = u
+        self.fixed = y.fixed
+        self.unravel = ravel_pytree(u)[1]
+        like = lambda tree, value: jax.tree.map(lambda x: jnp.full_like(x, value), tree)
+        self.mass = ravel_pytree((like(y, 1.0), like(g, 0.0), like(p, 0.0)))[0]
+        of_theta = Augmented(like(y.theta, 1.0), like(y.memory, 0.0), y.fixed)
+        self.is_theta = ravel_pytree((of_theta, like(g, 0.0), like(p, 0.0)))[0] > 0
+        self.is_g = ravel_pytree((like(y, 0.0), like(g, 1.0), like(p, 0.0)))[0] > 0
+
+    def gradient(self, u: Float[Array, " n"]) -> PyTree[Array]:
+        return self.equation.gradient(self.unravel(u)[0].theta, self.fixed)
+
+    def f(self, s: Any, u: Float[Array, " n"], gradient: PyTree[Array]) -> Float[Array, " n"]:
+        """The right-hand side, given the gradient at u's parameters."""
+        y, g, p = self.unravel(u)
+        numerator, denominator = self.equation.fraction(s, y, g)
+        turned = jax.tree.map(lambda n, d, p: n - d * p, numerator, denominator, p)
+        faded = jax.tree.map(jnp.subtract, gradient, g)
+        return ravel_pytree((self.equation.rates(s, y, g, p), faded, turned))[0]
+
+    def derivatives(
+        self, s: Any, u: Float[Array, " n"]
+    ) -> tuple[Float[Array, "n n"], Float[Array, " n"]]:
+        """The Jacobian of `f` in u, dense, and its derivative in s.
+
+        The objective stands in one block alone, the Hessian; all else is pointwise.
+        """
+        y, g, _ = self.unravel(u)
+        f_s, J = jax.jacfwd(lambda s, u: self.f(s, u, g), argnums=(0, 1))(s, u)
+        theta, unravel = ravel_pytree(y.theta)
+        flat = lambda theta: ravel_pytree(self.equation.gradient(unravel(theta), self.fixed))[0]
+        rows = jnp.nonzero(self.is_g, size=theta.size)[0]
+        columns = jnp.nonzero(self.is_theta, size=theta.size)[0]
+        return J.at[rows[:, None], columns[None]].add(jax.jacfwd(flat)(theta)), f_s
 
 
 def _equation_of(terms: Any) -> Equation:
@@ -193,38 +250,6 @@ def _equation_of(terms: Any) -> Equation:
     return terms.vector_field  # pyright: ignore[reportReturnType]
 
 
-def _derivatives(
-    equation: Equation,
-    s: Any,
-    y: Augmented,
-    g: PyTree[Array],
-    flat: Float[Array, " n"],
-    unravel: Any,
-) -> tuple[Float[Array, "n n"], Float[Array, " n"]]:
-    """The Jacobian of the right-hand side in y, dense, and its derivative in s.
-
-    By the chain rule through the gradient: only theta's columns need the objective.
-    """
-    theta, unravel_theta = ravel_pytree(y.theta)
-    flat_gradient = lambda x: ravel_pytree(equation.gradient(unravel_theta(x), y.fixed))[0]
-    hessian = jax.jacfwd(flat_gradient)(theta)
-
-    def rates(s, flat, g):
-        return ravel_pytree(equation.rates(s, unravel(flat), unravel_theta(g)))[0]
-
-    f_s, partial, f_g = jax.jacfwd(rates, argnums=(0, 1, 2))(s, flat, ravel_pytree(g)[0])
-    in_theta = ravel_pytree(
-        Augmented(
-            jax.tree.map(lambda x: jnp.ones_like(x, bool), y.theta),
-            jax.tree.map(lambda x: jnp.zeros_like(x, bool), y.memory),
-            y.fixed,
-        )
-    )[0]
-    columns = jnp.nonzero(in_theta, size=theta.size)[0]
-    return partial.at[:, columns].add(f_g @ hessian), f_s
-
-
 def gradients_per_step(parameters: int) -> int:
     """Gradient evaluations in one step of `Rodas5P`; a Hessian's column counts as one."""
     return _STAGES + parameters  # the end's gradient is the next step's first
-

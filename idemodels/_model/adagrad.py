@@ -82,15 +82,14 @@ class AdaGrad(AbstractModel):
         """**Returns:** "G", the integral of the squared gradient. (E2)"""
         return {"G": Memory(Constant(), square)}
 
-    def direction(self, s, theta, g, moments):
-        """**Returns:** the gradient over the root of the sum of its squares. (E2)"""
+    def fraction(self, s, theta, g, moments):
+        """**Returns:** the gradient times c(s), and the root of the sum of its squares. (E2)"""
         c = 1.0 / (1.0 + s * self.lr_decay)
 
-        def leaf(g, G):
-            G = G + g * g if self.reading == "closure" else G
-            return c * g / (safe_sqrt(G) + self.eps)
+        def root(G, g):
+            return safe_sqrt(G + g * g if self.reading == "closure" else G) + self.eps
 
-        return jax.tree.map(leaf, g, moments["G"])
+        return jax.tree.map(lambda g: c * g, g), jax.tree.map(root, moments["G"], g)
 
     def scale_by(self):
         """**Returns:** a transformation of our own, since optax's divides by sqrt(G + eps)."""

@@ -95,15 +95,11 @@ class Adam(AbstractModel):
             "v": Memory(Exponential(self._b2.rate), square),
         }
 
-    def direction(self, s, theta, g, moments):
-        """**Returns:** the corrected first moment over the root of the corrected second. (E4)"""
-
-        def leaf(g, m, v):
-            m_hat = self._b1.corrected(s, m, g)
-            v_hat = self._b2.corrected(s, v, g * g)
-            return m_hat / (safe_sqrt(v_hat) + self.eps)
-
-        return jax.tree.map(leaf, g, moments["m"], moments["v"])
+    def fraction(self, s, theta, g, moments):
+        """**Returns:** the corrected first moment, and the root of the corrected second. (E4)"""
+        root = lambda v, g: safe_sqrt(self._b2.corrected(s, v, g * g)) + self.eps
+        numerator = jax.tree.map(lambda m, g: self._b1.corrected(s, m, g), moments["m"], g)
+        return numerator, jax.tree.map(root, moments["v"], g)
 
     def scale_by(self):
         """**Returns:** `optax.scale_by_adam`."""

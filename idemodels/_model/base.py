@@ -39,12 +39,24 @@ class AbstractModel(eqx.Module):
         """What is remembered, by name."""
 
     @abc.abstractmethod
-    def direction(self, s: Scalar, theta: Theta, g: PyTree[Array], moments: Moments) -> PyTree[Array]:
+    def fraction(
+        self, s: Scalar, theta: Theta, g: PyTree[Array], moments: Moments
+    ) -> tuple[PyTree[Array], PyTree[Array]]:
+        """Numerator and denominator of the direction, pytrees like `g`.
+
+        Apart, because both may be tiny: an implicit method needs the equation
+        `denominator * direction = numerator`, which stays smooth where the quotient does not.
+        """
+
+    def direction(
+        self, s: Scalar, theta: Theta, g: PyTree[Array], moments: Moments
+    ) -> PyTree[Array]:
         """The update before learning rate and weight decay; a pytree like `g`."""
+        return jax.tree.map(jnp.divide, *self.fraction(s, theta, g, moments))
 
     @abc.abstractmethod
     def scale_by(self) -> optax.GradientTransformation:
-        """The discrete twin of `direction` alone."""
+        """The discrete twin of the direction alone."""
 
     @abc.abstractmethod
     def valid(self) -> Flag:

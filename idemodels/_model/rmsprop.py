@@ -94,15 +94,15 @@ class RMSProp(AbstractModel):
         """**Returns:** "v", of the squared gradient. (E3)"""
         return {"v": Memory(Exponential(self._decay.rate), square)}
 
-    def direction(self, s, theta, g, moments):
-        """**Returns:** the gradient over the root of its second moment. (E3)"""
+    def fraction(self, s, theta, g, moments):
+        """**Returns:** the gradient, and the root of its second moment. (E3)"""
 
-        def leaf(g, v):
+        def root(v, g):
             if self.reading == "closure":
                 v = self._decay.value * v + self._decay.complement * g * g
-            return g / (safe_sqrt(v) + self.eps)
+            return safe_sqrt(v) + self.eps
 
-        return jax.tree.map(leaf, g, moments["v"])
+        return g, jax.tree.map(root, moments["v"], g)
 
     def scale_by(self):
         """**Returns:** `optax.scale_by_rms` with the paper's place for eps."""

@@ -26,7 +26,7 @@ class LinearRegression(AbstractObjective):
 
     def __init__(self, x: Any = None, y: Any = None):
         if x is None and y is None:
-            draw = np.random.RandomState(42)  # noqa: NPY002 (the paper's generator)
+            draw = np.random.RandomState(42)
             x = draw.rand(1000)
             y = 2.0 * x + draw.normal(0.0, 0.1, 1000)
         self.x, self.y = _data(x, y, 1)
