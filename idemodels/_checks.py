@@ -1,7 +1,7 @@
 """Checks of arguments, so that all wordings agree.
 
-A value that is known now raises `ValueError` at once. A traced value cannot raise: what asks for it gets a
-flag instead, and the solve of that lane ends as `RESULTS.invalid_argument`.
+A value that is known now raises `ValueError` at once. A traced value cannot raise: it is turned
+into a flag instead, and the solve of that lane ends as `RESULTS.invalid_argument`.
 """
 
 import difflib
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 

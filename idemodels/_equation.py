@@ -135,40 +135,6 @@ class Equation(eqx.Module):
         return self.rates(s, y, g, quotient(self.fraction(s, y, g)))
 
 
-class LogTime(eqx.Module):
-    r"""The same equation in $w = \ln s$, for starts where the velocity grows like $1/\sqrt s$.
-
-    There theta is smooth in $\sqrt s = e^{w/2}$, and so is the running mean $q = z/s$ of each
-    memory, which stands in the place of z:
-
-    $$\frac{d\theta}{dw} = s\,\theta', \qquad \frac{dq}{dw} = z' - q$$
-
-    The logarithm, because eps makes a layer at $\sqrt s \approx \epsilon/|g|$ whose width differs
-    from component to component by many orders of magnitude.
-    """
-
-    equation: Equation
-
-    def at(self, w: Any, y: Augmented) -> tuple[Any, Augmented]:
-        """`s` and the state in the original variables."""
-        s = jnp.exp(w)
-        return s, eqx.tree_at(lambda y: y.memory, y, jax.tree.map(lambda q: q * s, y.memory))
-
-    def init(self, y: Augmented, g: PyTree[Array]) -> Augmented:
-        """The state at a tiny `s`: empty memories fill at their first rate, z = s z'."""
-
-        rates = self.equation.rates(0.0, y, g, direction=g)  # the memories' alone are wanted
-        return eqx.tree_at(lambda y: y.memory, y, rates.memory)
-
-    def __call__(self, w: Any, y: Augmented, args: Any) -> Augmented:
-        """The vector field, as diffrax calls it."""
-        s, original = self.at(w, y)
-        rates = self.equation(s, original, args)
-        theta = jax.tree.map(lambda v: s * v, rates.theta)
-        memory = jax.tree.map(lambda rate, q: rate - q, rates.memory, y.memory)
-        return Augmented(theta, memory, y.fixed)
-
-
 def quotient(fraction: tuple[PyTree[Array], PyTree[Array]]) -> PyTree[Array]:
     """Numerator over denominator, leaf by leaf."""
     return jax.tree.map(jnp.divide, *fraction)

@@ -32,8 +32,8 @@ def as_parameters(theta0: Theta) -> tuple[PyTree[Array], PyTree[Any]]:
     for x in leaves:
         if jnp.issubdtype(x.dtype, jnp.complexfloating):
             raise ValueError(
-                f"Argument `theta0` must be real, but has an array of type {x.dtype}. Pass real and "
-                "imaginary parts as two arrays."
+                f"Argument `theta0` must be real, but has an array of type {x.dtype}. Pass real "
+                "and imaginary parts as two arrays."
             )
     dtype = jnp.result_type(*[x.dtype for x in leaves])
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), theta), rest
@@ -47,14 +47,12 @@ def check_objective(objective: Objective, theta: Theta, args: PyTree[Any]) -> No
         )
     given = (theta,) if args is None else (theta, args)
     out = eqx.filter_eval_shape(objective, *given)
-    shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
     if isinstance(out, float):
         return
+    shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", np.dtype(object))
     if shape != () or not jnp.issubdtype(dtype, jnp.floating):
-        found = (
-            f"returns shape {shape} of type {dtype}" if dtype is not None else f"returns {out!r}"
-        )
-        raise ValueError(f"Argument `objective` must return a real scalar, but {found}.")
+        found = repr(out) if shape is None else f"shape {shape} of type {dtype}"
+        raise ValueError(f"Argument `objective` must return a real scalar, but returns {found}.")
 
 
 def check_model(model: Any, kind: type, wanted: str) -> None:

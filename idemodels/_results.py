@@ -17,21 +17,21 @@ class RESULTS(dfx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
 
     successful = ""
     invalid_argument = (
-        "A traced argument has a value that is not allowed: a hyperparameter outside its range, `ts` "
-        "that does not increase from its start, or a gradient that is not finite at `theta0`. The "
-        "same call with plain numbers names it."
+        "A traced argument has a value that is not allowed: a hyperparameter outside its range, "
+        "`ts` that does not increase from its start, or a gradient that is not finite at `theta0`. "
+        "The same call with plain numbers names it."
     )
     nonfinite_gradient = (
-        "The gradient became NaN or infinite. Look at the objective near the last finite `theta` of "
-        "the path (`throw=False` returns it); a smaller `learning_rate` may keep away from there."
+        "The gradient became NaN or infinite. Look at the objective near the last finite `theta` "
+        "of the path (`throw=False` returns it); a smaller `learning_rate` may keep away."
     )
     diverged = (
         "The path diverged: theta grew beyond 1e8 times its first size. Lower `learning_rate`, or "
         "check the signs of the objective, of `l2` and of `weight_decay`."
     )
     step_too_small = (
-        "The solver's step became too small for the precision of s: the equation is too stiff there, "
-        "or not smooth. Raise `rtol`, use float64, or shorten `ts`."
+        "The solver's step became too small for the precision of s: the equation is too stiff "
+        "there, or not smooth. Raise `rtol`, use float64, or shorten `ts`."
     )
 
 
@@ -95,9 +95,9 @@ class Trajectory(eqx.Module):
         **Raises:** `ValueError` if a leading axis differs from `ts`.
         """
         ts = jnp.asarray(ts, jnp.result_type(float, jnp.asarray(ts).dtype))
-        moments = {} if moments is None else moments
         as_arrays = lambda x: jnp.asarray(x) if eqx.is_inexact_array_like(x) else x
-        theta, moments = jax.tree.map(as_arrays, (theta, moments))
+        theta = jax.tree.map(as_arrays, theta)
+        moments = jax.tree.map(as_arrays, {} if moments is None else moments)
         for leaf in jax.tree.leaves(eqx.filter((theta, moments), eqx.is_inexact_array)):
             if jnp.ndim(leaf) == 0 or leaf.shape[0] != ts.size:
                 raise ValueError(

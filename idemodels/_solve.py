@@ -15,7 +15,7 @@ from ._equation import Augmented, Equation, cast, dtype_of
 from ._method import AbstractMethod, Markov
 from ._method.base import Answer, Problem
 from ._model import AbstractModel
-from ._optax_state import first_of, moments_from_optax
+from ._optax_state import FIELDS, first_of, moments_from_optax
 from ._parameters import as_parameters, check_model, check_objective
 from ._results import (
     RESULTS,
@@ -44,8 +44,8 @@ def solve(
 ) -> Trajectory:
     """Solves the equation of an optimizer.
 
-    Works under `eqx.filter_jit`, `vmap` and `grad`. New values of hyperparameters, of `theta0`, `ts`
-    and `args` do not compile anew; a new objective or a new method does.
+    Works under `eqx.filter_jit`, `vmap` and `grad`. New values of hyperparameters, of `theta0`,
+    `ts` and `args` do not compile anew; a new objective or a new method does.
 
     **Arguments:**
 
@@ -256,7 +256,7 @@ def state_from_optax(model: AbstractModel, opt_state: Any) -> State:
     moments = moments_from_optax(opt_state)
     missing = [name for name in model.memories() if name not in moments]
     if missing:
-        wanted = ", ".join(f"{model.optax_names[name]!r}" for name in missing)
+        wanted = ", ".join(repr(FIELDS[name][0]) for name in missing)
         raise ValueError(
             f"Argument `opt_state` must have the field {wanted} of the twin of "
             f"{type(model).__name__}, but is {type(opt_state).__name__} without it."

@@ -6,6 +6,7 @@ from typing import Any
 
 import diffrax as dfx
 import equinox as eqx
+import jax
 from jaxtyping import Array, PyTree
 
 from .._equation import Augmented, Equation
@@ -27,6 +28,11 @@ class Problem(eqx.Module):
     ts: Path
     keep: Callable[[Any, Augmented], PyTree[Array]]
     valid: Flag
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers move."""
+        return sum(x.size for x in jax.tree.leaves(self.y0.theta))
 
 
 class Answer(eqx.Module):

@@ -1,5 +1,6 @@
 """The step-size controller of `Markov`: diffrax's own, in the equation's units, with guards."""
 
+from collections.abc import Callable
 from typing import Any
 
 import diffrax as dfx
@@ -34,6 +35,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
 
     A controller may end a solve, and it alone sees the step's size, its error and both ends.
 
+    - `rtol`, `atol`: tolerances, in the equation's units.
     - `unit`: like the state; the size that counts as one in each of its arrays. diffrax's `atol`
         is one number, and the square of a small gradient is far below it.
     - `limit`: |theta| beyond which the path has diverged.
@@ -42,26 +44,21 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         stiff; `None` never hands over.
     """
 
-    pid: dfx.PIDController
+    rtol: Any
+    atol: Any
     unit: PyTree[Array]
     limit: Scalar
     end: Scalar
     patience: int | None = eqx.field(static=True)
+    norm: Callable[[PyTree[Array]], Scalar] = eqx.field(static=True)
 
     @property
-    def rtol(self):
-        return self.pid.rtol
-
-    @property
-    def atol(self):
-        return self.pid.atol
-
-    @property
-    def norm(self):
-        return self.pid.norm
+    def pid(self) -> dfx.PIDController:
+        return dfx.PIDController(self.rtol, self.atol, norm=self.norm)
 
     def wrap(self, direction):
-        return eqx.tree_at(lambda c: c.pid, self, self.pid.wrap(direction))
+        del direction  # forwards only
+        return self
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         t1, pid = self.pid.init(terms, t0, t1, y0, dt0, args, func, error_order)
@@ -75,7 +72,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         scale = lambda tree: jax.tree.map(jnp.divide, tree, self.unit)
         y_error = jax.tree.map(lambda e: jnp.where(finite, e, jnp.inf), scale(y_error))
         before, after = scale(y0), scale(y1_candidate)
-        # The error allowed grows with the state's size, so a step that leaps away would excuse itself.
+        # The error allowed grows with the state, so a step that leaps away would excuse itself.
         after = jax.tree.map(lambda a, b: jnp.minimum(abs(a), 10.0 * (abs(b) + 1.0)), after, before)
         keep, next_t0, next_t1, made_jump, pid, result = self.pid.adapt_step_size(
             t0, t1, before, after, args, y_error, error_order, controller_state.pid
@@ -84,7 +81,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         progress = 0.9 * controller_state.progress + 0.1 * made
         attempts = controller_state.attempts + 1
         reason = jnp.where(keep & (largest(y1_candidate.theta) > self.limit), DIVERGED, 0)
-        smallest = 8 * jnp.finfo(t1.dtype).eps * jnp.maximum(jnp.abs(t1), 1e-3)
+        smallest = 8 * jnp.finfo(jnp.result_type(t1)).eps * jnp.maximum(jnp.abs(t1), 1e-3)
         tiny = ~keep & (next_t1 - next_t0 < smallest)
         reason = jnp.where(tiny, jnp.where(finite, STEP_TOO_SMALL, NONFINITE), reason)
         if self.patience is not None:
@@ -100,7 +97,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         return keep, next_t0, next_t1, made_jump, state, result
 
 
-def group_norm(y: Augmented) -> Scalar:
+def group_norm(y: PyTree[Array]) -> Scalar:
     """The largest root mean square among theta and each memory.
 
     Control on theta alone is optimistic by orders of magnitude: an error in a memory is an error of
@@ -133,7 +130,7 @@ def units(y: Augmented, g: PyTree[Array], memories: dict[str, Memory], atol: flo
     return Augmented(ones, memory, y.fixed)
 
 
-def to_result(reason: Count, stopped: Flag, result: Any) -> Any:
+def to_result(reason: Count, result: Any) -> Any:
     """A leg's end as one of `RESULTS`: ours where a guard stopped it, else diffrax's."""
     result = RESULTS.promote(result)
     for code, name in (
@@ -141,7 +138,7 @@ def to_result(reason: Count, stopped: Flag, result: Any) -> Any:
         (NONFINITE, "nonfinite_gradient"),
         (STEP_TOO_SMALL, "step_too_small"),
     ):
-        result = RESULTS.where(stopped & (reason == code), getattr(RESULTS, name), result)
+        result = RESULTS.where(reason == code, getattr(RESULTS, name), result)
     return result
 
 

@@ -1,5 +1,6 @@
 """The augmented ODE through diffrax."""
 
+import dataclasses
 from typing import Any
 
 import diffrax as dfx
@@ -8,19 +9,20 @@ import jax
 import jax.numpy as jnp
 
 from .._checks import is_concrete
-from .._equation import Augmented, LogTime
 from .._results import RESULTS
 from .base import AbstractMethod, Answer, Problem
-from .control import NOT_STOPPED, STIFF, Guarded, group_norm, largest, to_result, units
+from .clock import LogTime, StepTime
+from .leg import Front, Leg
 from .rodas5p import Rodas5P, gradients_per_step
 
 # A linear solve in all states, and a Hessian, for every step: for few parameters only.
 _IMPLICIT_PARAMETERS = 128
-# Attempts after which, or expected attempts in all beyond which, a leg counts as stiff.
-_PATIENCE = 4000
-# Where g = 0 the direction turns over within eps of it. A stiff leg that does not resolve that layer
-# chatters across it for ever, within its tolerance but for tens of thousands of steps.
-_STIFF_RTOL = 1e-10
+# An explicit leg counts as stiff when it makes, or expects to make, as many steps as cost about as
+# many gradients as this number of implicit ones.
+_PATIENCE = 150
+# Where g = 0 the direction turns over within eps of it. A stiff leg that does not resolve that
+# layer chatters across it, within its tolerance but for tens of thousands of steps.
+_STIFF_RTOL, _STIFF_ATOL = 1e-10, 1e-12
 # Below this rtol the method of order 8 needs fewer gradients than the one of order 5.
 _TIGHT = 3e-8
 
@@ -29,10 +31,10 @@ class Markov(AbstractMethod):
     """Integrates the augmented equation, parameters beside memories, with diffrax.
 
     By default in up to three legs, each a `diffrax.diffeqsolve`: a causal reading starts in
-    $\\ln s$ up to s = 1, where its velocity is singular; then an explicit Runge-Kutta method (Tsit5,
-    or Dopri8 where `rtol` < 3e-8); and where that would take thousands of steps because the path
-    has become stiff (past convergence, mostly), a linearly implicit one (Rodas5P) to the end, if
-    there are at most 128 parameters. `stats["implicit_from"]` tells from where.
+    $\\ln s$ up to s = 1, where its velocity is singular; then an explicit Runge-Kutta method
+    (Tsit5, or Dopri8 where `rtol` < 3e-8); and where that would take thousands of steps because
+    the path has become stiff (past convergence, mostly), a linearly implicit one (Rodas5P) to the
+    end, if there are at most 128 parameters. `stats["implicit_from"]` tells from where.
 
     **Arguments:**
 
@@ -74,204 +76,110 @@ class Markov(AbstractMethod):
     def run(self, problem, adjoint):
         front = _begin(problem)
         if problem.equation.model.singular_start:
-            front = _start_leg(self, problem, front, adjoint)
-        front = _main_leg(self, self._main_solver(), problem, front, adjoint)
+            front = _start(self, problem, front, adjoint)
+        front = _main(self, problem, front, adjoint)
         # Where the outcome is known now the third leg is not even compiled, which halves the time
         # to the first answer; in a traced call it is there, and runs for no steps.
         if self._hands_over(problem) and not (is_concrete(front) and not bool(front.stiff)):
-            front = _implicit_leg(self, problem, front, adjoint)
-        return Answer(front.kept, front.s, front.y, front.result, front.stats)
+            front = _implicit(self, problem, front, adjoint)
+        stats = {**front.stats, "num_gradients": jnp.maximum(front.stats["num_gradients"], -1)}
+        return Answer(front.kept, front.t, front.y, front.result, stats)
 
-    def _main_solver(self) -> dfx.AbstractSolver:
-        if self.solver is not None:
-            return self.solver
+    def _explicit_solver(self) -> dfx.AbstractSolver:
         return dfx.Dopri8() if self.rtol < _TIGHT else dfx.Tsit5()
 
     def _hands_over(self, problem: Problem) -> bool:
-        return self.solver is None and _size(problem.y0.theta) <= _IMPLICIT_PARAMETERS
+        return self.solver is None and problem.parameters <= _IMPLICIT_PARAMETERS
 
-
-class _Front(eqx.Module):
-    """How far the path has come."""
-
-    s: Any
-    y: Augmented
-    kept: Any
-    result: Any
-    stiff: Any
-    pace: Any  # the last mean step
-    stats: dict[str, Any]
+    def _leg(self, clock: Any, end: Any, **changed: Any) -> Leg:
+        """A leg with this method's tolerances, limits and event, but for what is `changed`."""
+        usual = {
+            "solver": self._explicit_solver(),
+            "rtol": self.rtol,
+            "atol": self.atol,
+            "max_steps": self.max_steps,
+            "patience": None,
+            "event": self.event,
+        }
+        return Leg(clock=clock, end=end, **(usual | changed))
 
 
 @eqx.filter_jit
-def _begin(problem: Problem) -> _Front:
-    ts, y0 = problem.ts, problem.y0
-    first = problem.keep(ts[0], y0)
+def _begin(problem: Problem) -> Front:
+    ts = problem.ts
 
     def buffer(x):
         x = jnp.asarray(x)
         empty = jnp.nan if jnp.issubdtype(x.dtype, jnp.inexact) else 0
         return jnp.full((ts.size, *x.shape), empty, x.dtype).at[0].set(x)
 
-    result = RESULTS.where(problem.valid, RESULTS.successful, RESULTS.invalid_argument)
     stats = {
         "num_steps": jnp.zeros((), int),
         "num_rejected": jnp.zeros((), int),
         "num_gradients": jnp.ones((), int),  # the one at the start, for units and checks
         "implicit_from": jnp.asarray(jnp.inf, ts.dtype),
     }
-    pace = jnp.minimum(jnp.asarray(0.1, ts.dtype), ts[-1] - ts[0])
-    kept = jax.tree.map(buffer, first)
-    return _Front(ts[0], y0, kept, result, jnp.zeros((), bool), pace, stats)
+    return Front(
+        ts[0],
+        problem.y0,
+        jax.tree.map(buffer, problem.keep(ts[0], problem.y0)),
+        RESULTS.where(problem.valid, RESULTS.successful, RESULTS.invalid_argument),
+        jnp.zeros((), bool),
+        _first_pace(ts[0], ts[-1]),
+        stats,
+    )
 
 
 @eqx.filter_jit
-def _start_leg(method: Markov, problem: Problem, front: _Front, adjoint: Any) -> _Front:
+def _start(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Front:
     """From s = 0 to s = 1, or less, in ln s."""
-    log_time = LogTime(problem.equation)
+    clock = LogTime(problem.equation)
     # so early that the way made before, of the order of its root, is below the tolerance
-    first = jnp.maximum(front.s, jnp.asarray((1e-3 * method.rtol) ** 2, front.s.dtype))
-    last = jnp.where(_running(front), jnp.clip(1.0, first, problem.ts[-1]), first)
-    fresh = log_time.init(front.y, problem.g0)
-    resumed = eqx.tree_at(
-        lambda y: y.memory, fresh, jax.tree.map(lambda z: z / first, front.y.memory)
-    )
-    y0 = jax.tree.map(lambda a, b: jnp.where(front.s > 0, a, b), resumed, fresh)
-    solver = dfx.Dopri8() if method.rtol < _TIGHT else dfx.Tsit5()
-    front = eqx.tree_at(lambda f: (f.y, f.pace), front, (y0, jnp.ones_like(front.pace)))
-    ends = jnp.log(first), jnp.log(last)
-    back = log_time.at
-    front = _leg(method, solver, problem, front, adjoint, log_time, back, jnp.log, ends, None)
-    s, y = back(front.s, front.y)
-    s = jnp.where(jnp.exp(ends[1]) == s, last, s)  # undo the rounding of exp(log)
-    pace = jnp.minimum(jnp.asarray(0.1, s.dtype), problem.ts[-1] - s)
-    return eqx.tree_at(lambda f: (f.s, f.y, f.pace), front, (s, y, jnp.maximum(pace, 0.0)))
+    tiny = jnp.asarray((1e-3 * method.rtol) ** 2, front.t.dtype)
+    first = jnp.maximum(front.t, tiny)
+    last = jnp.where(front.running, jnp.clip(1.0, first, problem.ts[-1]), first)
+    y0 = clock.start(first, front.y, problem.g0)
+    pace = jnp.ones_like(front.pace)
+    front = dataclasses.replace(front, t=clock.of(first), y=y0, pace=pace)
+    front = method._leg(clock, clock.of(last)).run(problem, front, adjoint)
+    s, y = clock.at(front.t, front.y)
+    s = jnp.where(front.t == clock.of(last), last, s)  # undo the rounding of exp(log)
+    return dataclasses.replace(front, t=s, y=y, pace=_first_pace(s, problem.ts[-1]))
 
 
 @eqx.filter_jit
-def _main_leg(method: Markov, solver: Any, problem: Problem, front: _Front, adjoint: Any) -> _Front:
-    """From where the path is to its end, with the explicit method or the user's."""
-    patience = min(_PATIENCE, method.max_steps) if method._hands_over(problem) else None
-    end = jnp.where(_running(front), problem.ts[-1], front.s)
-    ends = front.s, end
-    equation = problem.equation
-    return _leg(method, solver, problem, front, adjoint, equation, _same, _identity, ends, patience)
+def _main(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Front:
+    """From where the path is to its end, with an explicit method or the user's."""
+    end = jnp.where(front.running, problem.ts[-1], front.t)
+    changed: dict[str, Any] = {}
+    if method.solver is not None:
+        changed["solver"] = method.solver
+    if method._hands_over(problem):
+        implicit = gradients_per_step(problem.parameters)
+        changed["patience"] = min(_PATIENCE * implicit, method.max_steps)
+    leg = method._leg(StepTime(problem.equation), end, **changed)
+    return leg.run(problem, front, adjoint)
 
 
 @eqx.filter_jit
-def _implicit_leg(method: Markov, problem: Problem, front: _Front, adjoint: Any) -> _Front:
+def _implicit(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Front:
     """From where the path became stiff to its end."""
-    end = jnp.where(front.stiff, problem.ts[-1], front.s)
-    smallest = 100 * jnp.finfo(front.s.dtype).eps * jnp.maximum(front.s, 1.0)
-    from_ = jnp.where(front.stiff, front.s, jnp.inf)
-    pace = jnp.maximum(front.pace, smallest)
-    front = eqx.tree_at(lambda f: (f.pace, f.stats["implicit_from"]), front, (pace, from_))
+    eps = float(jnp.finfo(front.t.dtype).eps)
     result = RESULTS.where(front.stiff, RESULTS.successful, front.result)
-    front = eqx.tree_at(lambda f: f.result, front, result)
-    ends = front.s, end
-    equation = problem.equation
-    return _leg(method, Rodas5P(), problem, front, adjoint, equation, _same, _identity, ends, None)
-
-
-def _leg(method, solver, problem, front, adjoint, field, back, forth, ends, patience) -> _Front:
-    """One call of diffrax. `back` and `forth` lead to s and from it; `ends` are in the leg's time."""
-    t0, t1 = ends
-    memories = problem.equation.model.memories()
-    first = largest(problem.y0.theta)
-    rtol, atol = method.rtol, method.atol
-    if isinstance(solver, Rodas5P) and method.solver is None:
-        floor = 10 * float(jnp.finfo(t0.dtype).eps)
-        rtol, atol = min(rtol, max(_STIFF_RTOL, floor)), min(atol, 1e-2 * _STIFF_RTOL)
-    controller = Guarded(
-        dfx.PIDController(rtol, atol, norm=group_norm),
-        units(problem.y0, problem.g0, memories, atol),
-        1e8 * (1.0 + first),
-        t1,
-        patience,
+    stats = {**front.stats, "implicit_from": jnp.where(front.stiff, front.t, jnp.inf)}
+    pace = jnp.maximum(front.pace, 100 * eps * jnp.maximum(front.t, 1.0))
+    leg = method._leg(
+        StepTime(problem.equation),
+        jnp.where(front.stiff, problem.ts[-1], front.t),
+        solver=Rodas5P(),
+        rtol=min(method.rtol, max(_STIFF_RTOL, 10 * eps)),
+        atol=min(method.atol, _STIFF_ATOL),
     )
-    if not isinstance(solver, dfx.AbstractAdaptiveSolver | dfx.AbstractImplicitSolver):
-        controller = dfx.ConstantStepSize()
-        front = eqx.tree_at(lambda f: f.pace, front, jnp.ones_like(front.pace))
-    inside = jnp.clip(forth(jnp.clip(problem.ts, back(t0, front.y)[0])), t0, t1)
-    solution = dfx.diffeqsolve(
-        dfx.ODETerm(field),
-        solver,
-        t0,
-        t1,
-        front.pace,
-        front.y,
-        saveat=dfx.SaveAt(
-            subs=[
-                dfx.SubSaveAt(ts=inside, fn=lambda t, y, args: problem.keep(*back(t, y))),
-                dfx.SubSaveAt(t1=True),
-            ],
-            controller_state=True,
-        ),
-        stepsize_controller=controller,
-        adjoint=adjoint,
-        event=_translate(method.event, back),
-        max_steps=method.max_steps,
-        throw=False,
+    return leg.run(
+        problem, dataclasses.replace(front, result=result, stats=stats, pace=pace), adjoint
     )
-    end = solution.ts[1][-1]
-    y = jax.tree.map(lambda y: y[-1], solution.ys[1])
-    new = (inside > t0) & (inside <= end) & (forth(problem.ts) <= t1) & (forth(problem.ts) > t0)
-    choose = lambda new_row, old: jnp.where(
-        new.reshape((-1,) + (1,) * (old.ndim - 1)), new_row, old
-    )
-    kept = jax.tree.map(choose, solution.ys[0], front.kept)
-    state = solution.controller_state
-    reason = getattr(state, "reason", jnp.zeros((), int))
-    pace = getattr(state, "progress", front.pace)
-    result = to_result(reason, reason != NOT_STOPPED, solution.result)
-    ran = t1 > t0
-    result = RESULTS.where(ran, result, front.result)
-    steps = solution.stats["num_steps"]
-    stats = dict(front.stats)
-    stats["num_steps"] = stats["num_steps"] + steps
-    stats["num_rejected"] = stats["num_rejected"] + solution.stats["num_rejected_steps"]
-    stats["num_gradients"] = stats["num_gradients"] + _gradients(solver, problem, steps, ran)
-    return _Front(end, y, kept, result, ran & (reason == STIFF), pace, stats)
 
 
-def _running(front: _Front) -> Any:
-    return front.result == RESULTS.successful
-
-
-def _same(s: Any, y: Augmented) -> tuple[Any, Augmented]:
-    return s, y
-
-
-def _identity(s: Any) -> Any:
-    return s
-
-
-def _size(tree: Any) -> int:
-    return sum(x.size for x in jax.tree.leaves(tree))
-
-
-def _gradients(solver: Any, problem: Problem, steps: Any, ran: Any) -> Any:
-    """The gradient evaluations of a leg, from what each step of its solver makes."""
-    if isinstance(solver, Rodas5P):
-        return steps * gradients_per_step(_size(problem.y0.theta))
-    if isinstance(solver, dfx.AbstractERK):
-        stages = solver.tableau.num_stages
-        if solver.tableau.fsal:
-            return jnp.where(ran, steps * (stages - 1) + 1, 0)
-        return steps * stages
-    if isinstance(solver, dfx.Euler):
-        return steps
-    return -(2**30) * jnp.asarray(ran, int)
-
-
-def _translate(event: dfx.Event | None, back: Any) -> dfx.Event | None:
-    """The user's event, with conditions on s and the original state."""
-    if event is None or back is _same:
-        return event
-
-    def translate(condition):
-        return lambda t, y, args, **kwargs: condition(*back(t, y), args, **kwargs)
-
-    return eqx.tree_at(
-        lambda e: e.cond_fn, event, jax.tree.map(translate, event.cond_fn, is_leaf=callable)
-    )
+def _first_pace(s: Any, end: Any) -> Any:
+    """A tenth of an optimizer step, in which no memory changes much."""
+    return jnp.maximum(jnp.minimum(jnp.asarray(0.1, s.dtype), end - s), 0.0)

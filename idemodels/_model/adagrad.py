@@ -1,14 +1,13 @@
 """AdaGrad."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 
-from .._checks import is_positive
+from .._checks import is_concrete, is_positive
 from .._kernel import Constant, Memory
 from .base import (
     AbstractModel,
@@ -50,7 +49,6 @@ class AdaGrad(AbstractModel):
     l2: Any
     weight_decay: Any
     reading: str = eqx.field(static=True)
-    optax_names: ClassVar[Mapping[str, str]] = {"G": "accumulator"}
 
     def __init__(
         self,
@@ -66,7 +64,7 @@ class AdaGrad(AbstractModel):
         self.learning_rate = as_learning_rate(learning_rate)
         self.eps = as_positive(eps, "eps")
         self.lr_decay = as_finite(lr_decay, "lr_decay")
-        if not isinstance(self.lr_decay, jax.core.Tracer) and self.lr_decay < 0:
+        if is_concrete(self.lr_decay) and self.lr_decay < 0:
             found = float(self.lr_decay)
             raise ValueError(f"Argument `lr_decay` must not be negative, but is {found}.")
         self.l2 = as_finite(l2, "l2")

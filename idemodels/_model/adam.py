@@ -1,7 +1,6 @@
 """Adam."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import optax
@@ -51,8 +50,6 @@ class Adam(AbstractModel):
     eps: Any
     l2: Any
     weight_decay: Any
-    singular_start: ClassVar[bool] = False
-    optax_names: ClassVar[Mapping[str, str]] = {"m": "mu", "v": "nu"}
 
     def __init__(
         self,
@@ -87,6 +84,11 @@ class Adam(AbstractModel):
     def rate(self) -> str:
         """`"paper"` or `"matched"`."""
         return self._b1.rate_name
+
+    @property
+    def singular_start(self) -> bool:
+        """False: at s = 0 both moments are read in their limit."""
+        return False
 
     def memories(self):
         """**Returns:** "m", of g, and "v", of its square. (E4)"""

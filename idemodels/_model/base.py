@@ -1,7 +1,6 @@
 """What an optimizer is: memories of the gradient, and a direction computed from them. (E1)"""
 
 import abc
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -29,10 +28,11 @@ class AbstractModel(eqx.Module):
     learning_rate: eqx.AbstractVar[Any]
     l2: eqx.AbstractVar[Any]
     weight_decay: eqx.AbstractVar[Any]
-    # Whether the velocity grows like 1/sqrt(s) at the start.
-    singular_start: eqx.AbstractVar[bool]
-    # The names that optax's state gives to the moments.
-    optax_names: eqx.AbstractVar[Mapping[str, str]]
+
+    @property
+    @abc.abstractmethod
+    def singular_start(self) -> bool:
+        """Whether the velocity grows like 1/sqrt(s) at the start."""
 
     @abc.abstractmethod
     def memories(self) -> dict[str, Memory]:

@@ -1,7 +1,6 @@
 """RMSProp."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -53,7 +52,6 @@ class RMSProp(AbstractModel):
     l2: Any
     weight_decay: Any
     reading: str = eqx.field(static=True)
-    optax_names: ClassVar[Mapping[str, str]] = {"v": "nu"}
 
     def __init__(
         self,

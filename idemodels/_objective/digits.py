@@ -38,9 +38,8 @@ class DigitsMLP(AbstractObjective):
             raise ImportError(
                 "`DigitsMLP` needs scikit-learn's data: pip install 'idemodels[run]'"
             ) from None
-        digits = load_digits()
-        self.x = digits.data / 16.0
-        self.y = digits.target
+        pixels, self.y = load_digits(return_X_y=True)
+        self.x = np.asarray(pixels) / 16.0
         self.hidden = tuple(int(width) for width in hidden)
 
     @property

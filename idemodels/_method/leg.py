@@ -1,0 +1,156 @@
+"""One stretch of a path: a call of diffrax, taken up where the stretch before it ended."""
+
+from typing import Any
+
+import diffrax as dfx
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from .._equation import Augmented
+from .._results import RESULTS
+from .._types import Count, Flag, Scalar
+from .base import Problem
+from .clock import AbstractClock
+from .control import NOT_STOPPED, STIFF, Guarded, group_norm, largest, to_result, units
+from .rodas5p import Rodas5P, gradients_per_step
+
+# Counts a leg whose solver does not tell how often it calls the right-hand side.
+_UNKNOWN = -(2**30)
+
+
+class Front(eqx.Module):
+    """How far a path has come, in the time of the leg that runs."""
+
+    t: Scalar
+    y: Augmented
+    kept: PyTree[Array]
+    result: Any
+    stiff: Flag
+    pace: Scalar  # the step to begin with
+    stats: dict[str, Any]
+
+    @property
+    def running(self) -> Flag:
+        return self.result == RESULTS.successful
+
+
+class Leg(eqx.Module):
+    """How a stretch is integrated, and how far.
+
+    - `end`: in the clock's time; nothing happens if the path is there already.
+    - `patience`: see `Guarded`.
+    """
+
+    clock: AbstractClock
+    solver: dfx.AbstractSolver
+    end: Scalar
+    rtol: float
+    atol: float
+    max_steps: int
+    patience: int | None
+    event: dfx.Event | None
+
+    def run(self, problem: Problem, front: Front, adjoint: dfx.AbstractAdjoint) -> Front:
+        """The path, as far as this leg leads."""
+        start = front.t
+        ts = self.clock.of(problem.ts)
+        inside = jnp.clip(ts, start, self.end)
+        solution = dfx.diffeqsolve(
+            dfx.ODETerm(self.clock.field()),
+            self.solver,
+            start,
+            self.end,
+            front.pace if self._adapts else jnp.ones_like(front.pace),
+            front.y,
+            saveat=dfx.SaveAt(
+                subs=[
+                    dfx.SubSaveAt(ts=inside, fn=self._keep(problem)),
+                    dfx.SubSaveAt(t1=True),
+                ],
+                controller_state=True,
+            ),
+            stepsize_controller=self._controller(problem),
+            adjoint=adjoint,
+            event=self._event(),
+            max_steps=self.max_steps,
+            throw=False,
+        )
+        assert solution.ts is not None
+        assert solution.ys is not None
+        reached = solution.ts[1][-1]
+        new = (ts > start) & (ts <= reached)
+        kept = jax.tree.map(lambda a, b: _rows(new, a, b), solution.ys[0], front.kept)
+        state = solution.controller_state
+        reason = state.reason if self._adapts else jnp.full((), NOT_STOPPED)  # pyright: ignore
+        ran = self.end > start
+        result = to_result(reason, solution.result)
+        return Front(
+            reached,
+            jax.tree.map(lambda y: y[-1], solution.ys[1]),
+            kept,
+            RESULTS.where(ran, result, front.result),
+            ran & (reason == STIFF),
+            state.progress if self._adapts else front.pace,  # pyright: ignore
+            self._count(front.stats, problem, solution, ran),
+        )
+
+    @property
+    def _adapts(self) -> bool:
+        return isinstance(self.solver, dfx.AbstractAdaptiveSolver | dfx.AbstractImplicitSolver)
+
+    def _keep(self, problem: Problem) -> Any:
+        return lambda t, y, args: problem.keep(*self.clock.at(t, y))
+
+    def _controller(self, problem: Problem) -> dfx.AbstractStepSizeController:
+        if not self._adapts:
+            return dfx.ConstantStepSize()
+        memories = problem.equation.model.memories()
+        return Guarded(
+            rtol=self.rtol,
+            atol=self.atol,
+            unit=units(problem.y0, problem.g0, memories, self.atol),
+            limit=1e8 * (1.0 + largest(problem.y0.theta)),
+            end=self.end,
+            patience=self.patience,
+            norm=group_norm,
+        )
+
+    def _event(self) -> dfx.Event | None:
+        """The user's event, with conditions on s and the original state."""
+        if self.event is None:
+            return None
+
+        def translate(condition):
+            return lambda t, y, args, **kwargs: condition(*self.clock.at(t, y), args, **kwargs)
+
+        conditions = jax.tree.map(translate, self.event.cond_fn, is_leaf=callable)
+        return dfx.Event(conditions, self.event.root_finder, self.event.direction)
+
+    def _count(self, stats: dict[str, Any], problem: Problem, solution: Any, ran: Flag) -> Any:
+        steps = solution.stats["num_steps"]
+        return {
+            **stats,
+            "num_steps": stats["num_steps"] + steps,
+            "num_rejected": stats["num_rejected"] + solution.stats["num_rejected_steps"],
+            "num_gradients": stats["num_gradients"] + self._gradients(problem, steps, ran),
+        }
+
+    def _gradients(self, problem: Problem, steps: Count, ran: Flag) -> Count:
+        """The gradient evaluations, from what each step of the solver makes."""
+        first = jnp.where(ran, 1, 0)
+        if isinstance(self.solver, Rodas5P):
+            return first + steps * gradients_per_step(problem.parameters)
+        tableau = getattr(self.solver, "tableau", None)
+        if isinstance(self.solver, dfx.AbstractERK) and isinstance(tableau, dfx.ButcherTableau):
+            if tableau.fsal:
+                return first + steps * (tableau.num_stages - 1)
+            return steps * tableau.num_stages
+        if isinstance(self.solver, dfx.Euler):
+            return steps
+        return jnp.where(ran, _UNKNOWN, 0)
+
+
+def _rows(new: Array, a: Array, b: Array) -> Array:
+    return jnp.where(new.reshape((-1,) + (1,) * (b.ndim - 1)), a, b)
