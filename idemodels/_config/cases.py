@@ -1,0 +1,152 @@
+"""One line of a table: everything that a solve and its discrete twin need."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._method import AbstractMethod
+from .._model import AbstractModel
+from .._types import Theta
+from .errors import Mistake, Mistakes, one_of, validate
+from .tables import MAKERS, TABLES, Run
+
+
+@dataclass(frozen=True)
+class Case:
+    """One choice of every value.
+
+    - `values`: what it was made from, by the config's keys, defaults included: "objective" and
+        "model" (their kinds), the model's arguments, "theta0" where the config has it.
+    - `theta0`: numbers; `None` where the objective's own start is taken.
+    """
+
+    values: Mapping[str, Any]
+    model: AbstractModel
+    objective: Any
+    method: AbstractMethod
+    theta0: Any
+    steps: int
+    every: int
+
+    @property
+    def marks(self) -> np.ndarray:
+        """The optimizer steps at which both paths are kept: integers, shape `(T,)`."""
+        marks = np.arange(0, self.steps + 1, self.every)
+        return marks if marks[-1] == self.steps else np.append(marks, self.steps)
+
+    def start(self, dtype: str) -> Theta:
+        """The parameters at the start, as arrays of `dtype`."""
+        if self.theta0 is not None:
+            return jnp.asarray(self.theta0, dtype)
+        return jax.tree.map(lambda x: jnp.asarray(x, dtype), self.objective.theta0)
+
+
+def cases_of(run: Run) -> list[Case]:
+    """A case for each combination of values, the last key's values next to each other.
+
+    **Raises:** `Mistakes`.
+    """
+    objective = _checked("objective", run.objective)
+    method = _checked("method", run.method)
+    model = _checked("model", run.model)
+    made_objective = make("objective", objective)
+    made_method = make("method", method)
+    starts = [None] if run.theta0 is None else _listed(run.theta0)
+    for start in starts:
+        _check_start(made_objective, start)
+    cases = []
+    for values in combinations(model):
+        made = make("model", values)
+        for start in starts:
+            shown = {"objective": _shown(objective), "model": values["kind"]}
+            shown |= _with_defaults(type(made), values)
+            shown |= {} if start is None else {"theta0": start}
+            of_run = (made_objective, made_method, start, run.steps, run.every)
+            cases.append(Case(shown, made, *of_run))
+    return cases
+
+
+def combinations(table: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    """The product over the lists of a table."""
+    for values in product(*map(_listed, table.values())):
+        yield dict(zip(table, values, strict=True))
+
+
+def make(key: str, values: Mapping[str, Any]) -> Any:
+    """The object that the table at `key` stands for.
+
+    **Raises:** `Mistakes`, with the words of the constructor.
+    """
+    arguments = {name: value for name, value in values.items() if name != "kind"}
+    try:
+        return MAKERS[key][values["kind"]](**arguments)
+    except (ValueError, TypeError) as e:
+        raise Mistakes(_from_constructor(key, str(e))) from None
+
+
+def varying(values: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The keys whose values differ between cases, in their first order."""
+    values = list(values)
+    keys = dict.fromkeys(key for case in values for key in case)
+    missing = object()
+    return [key for key in keys if len({repr(v.get(key, missing)) for v in values}) > 1]
+
+
+def _checked(key: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that were given, checked against the table of their kind."""
+    if "kind" not in values:
+        kinds = ", ".join(repr(kind) for kind in TABLES[key])
+        raise Mistakes(Mistake((key, "kind"), f"is missing: one of {kinds}."))
+    if values["kind"] not in TABLES[key]:
+        raise Mistakes(Mistake((key, "kind"), one_of(values["kind"], TABLES[key])))
+    table = validate(TABLES[key][values["kind"]], dict(values), under=key)
+    return table.model_dump(exclude_unset=True)
+
+
+def _from_constructor(key: str, message: str) -> Mistake:
+    """ "Argument `b2` must ..." speaks of `model.b2` here."""
+    name, found, rest = message.removeprefix("Argument `").partition("` ")
+    if message.startswith("Argument `") and found:
+        return Mistake((key, name), rest)
+    return Mistake((key,), f"cannot be made: {message}")
+
+
+def _check_start(objective: Any, start: Any) -> None:
+    own = jax.eval_shape(lambda: objective.theta0)
+    if start is None:
+        return
+    if not hasattr(own, "shape"):
+        text = f"must be left out: the objective has its own start, but is {start!r}."
+        raise Mistakes(Mistake(("theta0",), text))
+    shape = np.shape(start)
+    try:
+        fits = jax.eval_shape(objective, jax.ShapeDtypeStruct(shape, jnp.float32)).shape == ()
+    except (TypeError, ValueError, IndexError):
+        fits = False
+    if not fits:
+        text = f"must have shape {own.shape} for this objective, but {start!r} has shape {shape}."
+        hint = " A list makes a case of each item: for one vector write [[...]]."
+        raise Mistakes(Mistake(("theta0",), text + (hint if own.shape else "")))
+
+
+def _with_defaults(of: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = {name: value for name, value in values.items() if name != "kind"}
+    bound = inspect.signature(of).bind(**arguments)
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def _shown(objective: Mapping[str, Any]) -> str:
+    """Such as "tilted_double_well(c=1.5)"."""
+    given = ", ".join(f"{key}={value}" for key, value in objective.items() if key != "kind")
+    return f"{objective['kind']}({given})" if given else objective["kind"]
+
+
+def _listed(x: Any) -> list[Any]:
+    return x if isinstance(x, list) else [x]

@@ -1,0 +1,111 @@
+"""A TOML file, read and checked."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .cases import Case, cases_of
+from .errors import ConfigError, Mistake, Mistakes, unknown, validate
+from .find import name_of
+from .tables import TABLES, Head, Run
+
+
+@dataclass(frozen=True)
+class Config:
+    """A config that can be run.
+
+    - `name`: where its results go, below the folder for results.
+    - `text`: the file as it was read.
+    """
+
+    name: str
+    path: Path
+    text: bytes
+    title: str
+    precision: str
+    cases: tuple[Case, ...]
+
+
+def read_config(path: Path) -> Config:
+    """Reads a config and makes all its cases.
+
+    **Raises:** `ConfigError`, which names the file and every key that is wrong in it.
+    """
+    text, raw = _parse(path)
+    shared = {key: value for key, value in raw.items() if key not in Head.model_fields}
+    try:
+        _check_keys(raw)
+        head = validate(Head, {key: raw[key] for key in raw if key not in shared})
+    except Mistakes as e:
+        raise _error(path, [str(found) for found in e.found]) from None
+    cases: list[Case] = []
+    wrong: dict[str, None] = {}  # a mistake that all runs share is told once
+    for i, own in enumerate(head.runs or [{}]):
+        try:
+            cases += cases_of(_run(_laid_over(own, shared)))
+        except Mistakes as e:
+            wrong |= dict.fromkeys(_in_run(found, own, i) for found in e.found)
+    if wrong:
+        raise _error(path, list(wrong))
+    return Config(name_of(path), path, text, head.title, head.precision, tuple(cases))
+
+
+def read_title(path: Path) -> str:
+    """The title of a config that need not be valid otherwise."""
+    return str(_parse(path)[1].get("title", ""))
+
+
+def _parse(path: Path) -> tuple[bytes, dict[str, Any]]:
+    try:
+        text = path.read_bytes()
+        return text, tomllib.loads(text.decode())
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be read: {e.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{path}: is not TOML: {e}.") from None
+
+
+def _check_keys(raw: Mapping[str, Any]) -> None:
+    known = [*Head.model_fields, *Run.model_fields]
+    strange = [Mistake((key,), unknown(key, known)) for key in raw if key not in known]
+    if strange:
+        raise Mistakes(*strange)
+
+
+def _run(values: Mapping[str, Any]) -> Run:
+    run = validate(Run, values)
+    if run.every > run.steps:
+        text = f"must be at most `steps`, {run.steps}, but is {run.every}."
+        raise Mistakes(Mistake(("every",), text))
+    return run
+
+
+def _laid_over(own: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run says itself, over what all share.
+
+    Tables are laid over each other key by key, unless the run's is of another `kind`.
+    """
+    merged = {**shared, **own}
+    for key in TABLES:
+        above, below = own.get(key), shared.get(key)
+        if isinstance(above, dict) and isinstance(below, dict):
+            same = above.get("kind", below.get("kind")) == below.get("kind")
+            merged[key] = {**below, **above} if same else above
+    return merged
+
+
+def _in_run(found: Mistake, own: Mapping[str, Any], i: int) -> str:
+    """With the run that says so, where it is not all of them."""
+    first = found.keys[0]
+    if first not in own:
+        return str(found)
+    table = own[first]
+    if len(found.keys) > 1 and isinstance(table, dict) and found.keys[1] not in table:
+        return str(found)
+    return str(found._replace(keys=(f"runs[{i}]", *found.keys)))
+
+
+def _error(path: Path, lines: list[str]) -> ConfigError:
+    return ConfigError("\n".join(f"{path}: {line}" for line in lines))

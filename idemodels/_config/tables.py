@@ -1,0 +1,164 @@
+"""The tables of a config, and which class each `kind` means."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+import diffrax as dfx
+import pydantic
+from pydantic import AfterValidator, PlainValidator
+
+from .._method import Markov
+from .._model import AdaGrad, Adam, RMSProp
+from .._objective import (
+    DigitsMLP,
+    DoubleWell,
+    LinearRegression,
+    LogCosh,
+    LogisticRegression,
+    Quadratic,
+    Rosenbrock,
+    TiltedDoubleWell,
+)
+from .errors import one_of
+
+OBJECTIVES = {
+    "quadratic": Quadratic,
+    "double_well": DoubleWell,
+    "tilted_double_well": TiltedDoubleWell,
+    "rosenbrock": Rosenbrock,
+    "log_cosh": LogCosh,
+    "linear_regression": LinearRegression,
+    "logistic_regression": LogisticRegression,
+    "digits_mlp": DigitsMLP,
+}
+MODELS = {"adam": Adam, "rmsprop": RMSProp, "adagrad": AdaGrad}
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float) and not isinstance(x, bool)
+
+
+def _is_word(x: Any) -> bool:
+    return isinstance(x, str)
+
+
+def _is_array(x: Any) -> bool:
+    """A number, or a list of arrays."""
+    return bool(x) and all(map(_is_array, x)) if isinstance(x, list) else _is_number(x)
+
+
+def _array(x: Any) -> Any:
+    if not _is_array(x):
+        raise ValueError(f"must be a number or an array of numbers, but is {x!r}.")
+    return x
+
+
+def _one_or_more(is_one: Callable[[Any], bool], what: str) -> Any:
+    """A validator for one value, or a list that makes a case of each."""
+
+    def check(x: Any) -> Any:
+        if isinstance(x, list) and not x:
+            raise ValueError(f"must be {what}, or a list of at least one, but is empty: [].")
+        if not all(map(is_one, x if isinstance(x, list) else [x])):
+            raise ValueError(f"must be {what}, or a list of such, but is {x!r}.")
+        return x
+
+    return PlainValidator(check)
+
+
+def _at_least(least: int) -> AfterValidator:
+    def check(x: int) -> int:
+        if x < least:
+            raise ValueError(f"must be an integer, {least} or more, but is {x}.")
+        return x
+
+    return AfterValidator(check)
+
+
+_Array = Annotated[Any, PlainValidator(_array)]
+_Numbers = Annotated[Any, _one_or_more(_is_number, "a number")]
+_Words = Annotated[Any, _one_or_more(_is_word, "a text in quotes")]
+_Starts = Annotated[Any, _one_or_more(_is_array, "a number or an array of numbers")]
+_Count = Annotated[int, _at_least(1)]
+
+
+class Table(pydantic.BaseModel):
+    """A table with known keys only, where 1 is a number and "1" is none."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Head(Table):
+    """The keys that stand once in a file."""
+
+    title: str
+    precision: Literal["float64", "float32"] = "float64"
+    runs: list[dict[str, Any]] = []
+
+
+class Run(Table):
+    """The keys that describe a run: at the top of a file, or in one of its `[[runs]]`."""
+
+    steps: _Count
+    every: _Count = 1
+    objective: dict[str, Any]
+    theta0: _Starts = None
+    model: dict[str, Any]
+    method: dict[str, Any] = {"kind": "markov"}
+
+
+def _table(kind: str, of: type, numbers: Any) -> type[Table]:
+    """The table of a class: a key for each argument of its constructor."""
+    fields: dict[str, Any] = {"kind": Literal[kind]}
+    for name, parameter in inspect.signature(of).parameters.items():
+        value = _Words if isinstance(parameter.default, str) else numbers
+        needed = parameter.default is parameter.empty
+        fields[name] = (value, ... if needed else parameter.default)
+    return pydantic.create_model(of.__name__, __base__=Table, **fields)
+
+
+def solvers() -> list[str]:
+    """The names of the diffrax solvers that need no arguments."""
+    return [name for name, x in vars(dfx).items() if inspect.isclass(x) and _is_solver(x)]
+
+
+def _is_solver(x: type) -> bool:
+    if not issubclass(x, dfx.AbstractSolver) or inspect.isabstract(x):
+        return False
+    empty = inspect.Parameter.empty
+    return all(p.default is not empty for p in inspect.signature(x).parameters.values())
+
+
+def _solver(x: Any) -> Any:
+    if x not in solvers():
+        raise ValueError(one_of(x, solvers()))
+    return x
+
+
+class MarkovTable(Table):
+    """The keys of `idemodels.Markov`; an event has no form in TOML."""
+
+    kind: Literal["markov"]
+    solver: Annotated[Any, PlainValidator(_solver)] = None
+    rtol: float = Markov().rtol
+    atol: float = Markov().atol
+    max_steps: int = Markov().max_steps
+
+
+def _method(**arguments: Any) -> Markov:
+    name = arguments.pop("solver", None)
+    return Markov(None if name is None else getattr(dfx, name)(), **arguments)
+
+
+# Of each table with a `kind`: what the kinds' keys are, and what they make.
+TABLES: Mapping[str, Mapping[str, type[Table]]] = {
+    "objective": {kind: _table(kind, of, _Array) for kind, of in OBJECTIVES.items()},
+    "model": {kind: _table(kind, of, _Numbers) for kind, of in MODELS.items()},
+    "method": {"markov": MarkovTable},
+}
+MAKERS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
+    "objective": OBJECTIVES,
+    "model": MODELS,
+    "method": {"markov": _method},
+}
