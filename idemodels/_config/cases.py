@@ -52,11 +52,10 @@ def cases_of(run: Run) -> list[Case]:
 
     **Raises:** `Mistakes`.
     """
-    objective = _checked("objective", run.objective)
-    method = _checked("method", run.method)
-    model = _checked("model", run.model)
+    tables = _checked_tables(run)
+    objective, model = tables["objective"], tables["model"]
     made_objective = make("objective", objective)
-    made_method = make("method", method)
+    made_method = make("method", tables["method"])
     starts = [None] if run.theta0 is None else _listed(run.theta0)
     for start in starts:
         _check_start(made_objective, start)
@@ -64,11 +63,11 @@ def cases_of(run: Run) -> list[Case]:
     for values in combinations(model):
         made = make("model", values)
         for start in starts:
-            shown = {"objective": _shown(objective), "model": values["kind"]}
-            shown |= _with_defaults(type(made), values)
-            shown |= {} if start is None else {"theta0": start}
+            values_shown = {"objective": _shown(objective), "model": values["kind"]}
+            values_shown |= _with_defaults(type(made), values)
+            values_shown |= {} if start is None else {"theta0": start}
             of_run = (made_objective, made_method, start, run.steps, run.every)
-            cases.append(Case(shown, made, *of_run))
+            cases.append(Case(values_shown, made, *of_run))
     return cases
 
 
@@ -90,12 +89,27 @@ def make(key: str, values: Mapping[str, Any]) -> Any:
         raise Mistakes(_from_constructor(key, str(e))) from None
 
 
-def varying(values: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The keys whose values differ between cases, in their first order."""
+def shown(values: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The keys that tell cases apart, and the hyperparameters that one always wants to know."""
     values = list(values)
     keys = dict.fromkeys(key for case in values for key in case)
-    missing = object()
-    return [key for key in keys if len({repr(v.get(key, missing)) for v in values}) > 1]
+    differs = lambda key: len({repr(case[key]) for case in values if key in case}) > 1
+    return [key for key in keys if key in _ALWAYS or differs(key)]
+
+
+_ALWAYS = ("learning_rate", "b1", "b2", "decay")
+
+
+def _checked_tables(run: Run) -> dict[str, dict[str, Any]]:
+    tables, wrong = {}, []
+    for key in TABLES:
+        try:
+            tables[key] = _checked(key, getattr(run, key))
+        except Mistakes as e:
+            wrong += e.found
+    if wrong:
+        raise Mistakes(*wrong)
+    return tables
 
 
 def _checked(key: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,15 +119,15 @@ def _table(kind: str, of: type, numbers: Any) -> type[Table]:
 
 
 def solvers() -> list[str]:
-    """The names of the diffrax solvers that need no arguments."""
-    return [name for name, x in vars(dfx).items() if inspect.isclass(x) and _is_solver(x)]
-
-
-def _is_solver(x: type) -> bool:
-    if not issubclass(x, dfx.AbstractSolver) or inspect.isabstract(x):
-        return False
-    empty = inspect.Parameter.empty
-    return all(p.default is not empty for p in inspect.signature(x).parameters.values())
+    """The names of the diffrax solvers that take an ODE and need no arguments."""
+    classes = ((name, x) for name, x in vars(dfx).items() if inspect.isclass(x))
+    return [
+        name
+        for name, x in classes
+        if issubclass(x, dfx.AbstractSolver)
+        and not name.startswith("Abstract")
+        and getattr(x, "term_structure", None) is dfx.AbstractTerm
+    ]
 
 
 def _solver(x: Any) -> Any:

@@ -1,0 +1,2 @@
+from .figures import draw as draw, rendered as rendered
+from .pair import Pair as Pair

@@ -1,0 +1,127 @@
+"""The figures of a run. matplotlib is imported in the functions, so that no other part needs it."""
+
+import io
+from typing import Any
+
+import numpy as np
+
+from .grid import Grid
+from .pair import Pair
+from .quantities import Quantity, loss, moments, parameters
+from .style import RC
+
+# Discrete iterates drawn per path: more of them merge into a line.
+_POINTS = 45
+_TIME = r"time $t = \alpha s$ (dimensionless)"
+_STEPS = "optimizer step $s$"
+
+
+def draw(title: str, pairs: list[Pair], keys: list[str]) -> dict[str, Any]:
+    """The figures by name: "paths", "moments", "error" and "loss".
+
+    **Arguments:**
+
+    - `pairs`: at least one.
+    - `keys`: the hyperparameters that tell them apart.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(RC):
+        grid = Grid(pairs, keys)
+        over_time = lambda what, rows: grid.figure(
+            f"{title}: {what}", rows, grid_curve(grid), points=True, sharey=False
+        )
+        figures = {"paths": over_time("equation and discrete run", parameters(pairs))}
+        if moments(pairs):
+            figures["moments"] = over_time("moments", moments(pairs))
+        figures["error"] = grid.figure(
+            f"{title}: distance between equation and discrete run",
+            [None],
+            grid_error(grid),
+            points=False,
+            sharey=True,
+        )
+        figures["loss"] = over_time("loss along the path", loss())
+        return figures
+
+
+def rendered(figure: Any, suffix: str) -> bytes:
+    """A figure as the content of a file, "png" or "svg"; the same each time."""
+    import matplotlib
+
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if suffix == "svg" else {"Software": None}
+    with matplotlib.rc_context(RC):
+        figure.savefig(buffer, format=suffix, dpi=160, metadata=metadata)
+    return buffer.getvalue()
+
+
+def grid_curve(grid: Grid) -> Any:
+    """Draws a quantity of both paths over time: a line, and points."""
+
+    def curve(axes: Any, pairs: list[Pair], quantity: Quantity) -> bool:
+        shown = []
+        for i, pair in enumerate(pairs):
+            line, points = quantity.read(pair.equation), quantity.read(pair.discrete)
+            if line is None or points is None:
+                continue
+            style = grid.style(pair)
+            chosen = _some(points.size, i)
+            axes.plot(pair.equation.times, line, **style, zorder=2)
+            axes.plot(
+                np.asarray(pair.discrete.times)[chosen],
+                points[chosen],
+                linestyle="",
+                marker="o",
+                markersize=3.6,
+                markerfacecolor="white",
+                markeredgecolor=style["color"],
+                markeredgewidth=0.9,
+                zorder=3,
+            )
+            shown.append(points[np.isfinite(points)])
+        axes.set_xlabel(_TIME)
+        axes.set_ylabel(quantity.name)
+        if shown and _spans_decades(np.concatenate(shown)):
+            axes.set_yscale("log")
+        return bool(shown)
+
+    return curve
+
+
+def grid_error(grid: Grid) -> Any:
+    """Draws the distance at every step, on a logarithmic axis."""
+
+    def error(axes: Any, pairs: list[Pair], _: None) -> bool:
+        zero = []
+        for pair in pairs:
+            positive = np.where(pair.error > 0, pair.error, np.nan)
+            if np.any(np.isfinite(positive)):
+                axes.plot(pair.discrete.ts, positive, **grid.style(pair))
+            elif np.all(pair.error == 0):
+                zero.append(pair)
+        axes.set_xlabel(_STEPS)
+        axes.set_ylabel(r"$\max_i |\theta_i - \theta_{k,i}|$")
+        if axes.lines:
+            axes.set_yscale("log")
+            _cut_below(axes)
+        return bool(pairs)
+
+    return error
+
+
+def _cut_below(axes: Any) -> None:
+    """Leaves out what is far below the rest: dips where two paths cross, and rounding."""
+    top = max(np.nanmax(line.get_ydata()) for line in axes.lines)
+    low = min(np.nanmin(line.get_ydata()) for line in axes.lines)
+    axes.set_ylim(max(low / 2, top * 1e-7), top * 2)
+
+
+def _some(size: int, shift: int) -> np.ndarray:
+    """Indices of the points that are drawn; each case's a little apart from the others'."""
+    stride = max(1, -(-size // _POINTS))
+    return np.arange((shift * stride // 3) % stride, size, stride)
+
+
+def _spans_decades(y: np.ndarray) -> bool:
+    return y.size > 0 and bool(np.min(y) > 0) and bool(np.max(y) > 1e3 * np.min(y))

@@ -1,0 +1,74 @@
+"""Which curves a path is shown by: a name for the axis, and how to read it off a trajectory."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from .._results import Trajectory
+from .pair import Pair
+
+# Up to so many components are drawn one by one.
+_FEW = 3
+
+
+class Quantity(NamedTuple):
+    """A curve, shape `(T,)`; `read` returns `None` for a trajectory that has no such thing."""
+
+    name: str
+    read: Callable[[Trajectory], Any]
+
+
+def parameters(pairs: list[Pair]) -> list[Quantity]:
+    """All components of theta if they are few; else the way made, and those that go furthest."""
+    names, rows = components(pairs[0].discrete.theta)
+    if len(names) <= _FEW:
+        return [Quantity(name, _component(i)) for i, name in enumerate(names)]
+    way = np.nanmax(np.abs(rows - rows[:1]), axis=0)
+    furthest = np.argsort(-way, kind="stable")[: _FEW - 1]
+    chosen = [Quantity(names[i], _component(int(i))) for i in furthest]
+    return [Quantity(r"$\|\theta - \theta_0\|_2$", _way), *chosen]
+
+
+def moments(pairs: list[Pair]) -> list[Quantity]:
+    """Each moment that one of the paths has; its Euclidean norm where theta is not a scalar."""
+    names = dict.fromkeys(name for pair in pairs for name in pair.equation.moments)
+    scalar = components(pairs[0].discrete.theta)[1].shape[1] == 1
+    shape = "${}$" if scalar else r"$\|{}\|_2$"
+    return [Quantity(shape.format(name), _moment(name)) for name in names]
+
+
+def loss() -> list[Quantity]:
+    return [Quantity("loss $L$", lambda path: path.loss)]
+
+
+def components(tree: Any) -> tuple[list[str], np.ndarray]:
+    """The names of all components, and their paths, shape `(T, n)`."""
+    names, columns = [], []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        where = jax.tree_util.keystr(path)
+        for index in np.ndindex(leaf.shape[1:]):
+            inner = "[" + ", ".join(map(str, index)) + "]" if index else ""
+            names.append(rf"$\theta$ {where}{inner}".strip())
+        columns.append(leaf.reshape(leaf.shape[0], -1))
+    return names, np.concatenate(columns, axis=1)
+
+
+def _component(i: int) -> Callable[[Trajectory], np.ndarray]:
+    return lambda path: components(path.theta)[1][:, i]
+
+
+def _way(path: Trajectory) -> np.ndarray:
+    rows = components(path.theta)[1]
+    return np.linalg.norm(rows - rows[:1], axis=1)
+
+
+def _moment(name: str) -> Callable[[Trajectory], np.ndarray | None]:
+    def read(path: Trajectory) -> np.ndarray | None:
+        if name not in path.moments:
+            return None
+        rows = components(path.moments[name])[1]
+        return rows[:, 0] if rows.shape[1] == 1 else np.linalg.norm(rows, axis=1)
+
+    return read
