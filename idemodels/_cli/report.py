@@ -13,20 +13,12 @@ from .. import __version__
 from .run import Finished
 from .work import Record
 
-_HEADS = (
-    "steps",
-    "max error",
-    "at step",
-    "final error",
-    "solver steps",
-    "gradient evals",
-    "time (s)",
-)
+_HEADS = ("steps", "max error", "at step", "final error", "solver steps", "gradient evals")
 
 
 def console() -> Console:
     """stdout; as wide as need be where it is not a terminal."""
-    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 220
     return Console(width=wide, highlight=False)
 
 
@@ -41,6 +33,7 @@ def print_table(finished: list[Finished]) -> None:
         table.add_column(_in_lines(head), justify=justify, no_wrap=not several)
     for head in _HEADS:
         table.add_column(_in_lines(head), justify="right", no_wrap=True)
+    table.add_column("time\n(s)", justify="right", no_wrap=True)
     table.add_column("result")
     for config in finished:
         for i, record in enumerate(config.records):

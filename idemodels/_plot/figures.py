@@ -82,8 +82,8 @@ def grid_curve(grid: Grid) -> Any:
             shown.append(points[np.isfinite(points)])
         axes.set_xlabel(_TIME)
         axes.set_ylabel(quantity.name)
-        if shown and _spans_decades(np.concatenate(shown)):
-            axes.set_yscale("log")
+        if quantity.log and shown and _spans_decades(np.concatenate(shown)):
+            _log_axis(axes, 12)
         return bool(shown)
 
     return curve
@@ -103,18 +103,20 @@ def grid_error(grid: Grid) -> Any:
         axes.set_xlabel(_STEPS)
         axes.set_ylabel(r"$\max_i |\theta_i - \theta_{k,i}|$")
         if axes.lines:
-            axes.set_yscale("log")
-            _cut_below(axes)
+            _log_axis(axes, 7)
         return bool(pairs)
 
     return error
 
 
-def _cut_below(axes: Any) -> None:
-    """Leaves out what is far below the rest: dips where two paths cross, and rounding."""
-    top = max(np.nanmax(line.get_ydata()) for line in axes.lines)
-    low = min(np.nanmin(line.get_ydata()) for line in axes.lines)
-    axes.set_ylim(max(low / 2, top * 1e-7), top * 2)
+def _log_axis(axes: Any, decades: int) -> None:
+    """A logarithmic axis without what is far below the rest: rounding, dips where paths cross."""
+    axes.set_yscale("log")
+    row = axes.get_shared_y_axes().get_siblings(axes)
+    drawn = np.concatenate([line.get_ydata() for panel in row for line in panel.lines])
+    drawn = drawn[np.isfinite(drawn) & (drawn > 0)]
+    top = np.max(drawn)
+    axes.set_ylim(max(np.min(drawn) / 2, top * 10.0**-decades), top * 2)
 
 
 def _some(size: int, shift: int) -> np.ndarray:

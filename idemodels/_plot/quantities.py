@@ -14,10 +14,14 @@ _FEW = 3
 
 
 class Quantity(NamedTuple):
-    """A curve, shape `(T,)`; `read` returns `None` for a trajectory that has no such thing."""
+    """A curve, shape `(T,)`; `read` returns `None` for a trajectory that has no such thing.
+
+    `log` is for what is never negative and may fall by decades.
+    """
 
     name: str
     read: Callable[[Trajectory], Any]
+    log: bool = False
 
 
 def parameters(pairs: list[Pair]) -> list[Quantity]:
@@ -40,7 +44,7 @@ def moments(pairs: list[Pair]) -> list[Quantity]:
 
 
 def loss() -> list[Quantity]:
-    return [Quantity("loss $L$", lambda path: path.loss)]
+    return [Quantity("loss $L$", lambda path: path.loss, log=True)]
 
 
 def components(tree: Any) -> tuple[list[str], np.ndarray]:
