@@ -92,8 +92,11 @@ def _scan(model, objective, theta0, rest, plan, given, save):
 
     def step(carry):
         theta, opt_state = carry
-        updates, opt_state = tx.update(jax.grad(loss_of)(theta), opt_state, theta)
-        return optax.apply_updates(theta, updates), opt_state
+        g = jax.grad(loss_of)(theta)
+        # optax mixes its integer counts with floats, also where the user wants no promotion
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = tx.update(g, opt_state, theta)
+            return optax.apply_updates(theta, updates), opt_state
 
     def segment(carry, gap):
         # segments of unequal length are one scan all the same, so that reverse mode works

@@ -141,7 +141,7 @@ def integrated_rate(alpha: Any, ts: Path) -> Path:
     nodes, weights = np.polynomial.legendre.leggauss(16)
     left = jnp.concatenate([jnp.zeros(1, ts.dtype), ts[:-1]])
     width = ts - left
-    points = left[:, None] + width[:, None] * jnp.asarray(0.5 + 0.5 * nodes, ts.dtype)
+    points = left[:, None] + width[:, None] * jnp.asarray(0.5 + 0.5 * nodes, ts.dtype)[None]
     rates: Float[Array, "t 16"] = jax.vmap(jax.vmap(alpha))(points)
     return jnp.cumsum(0.5 * width * (rates @ jnp.asarray(weights, ts.dtype)))
 

@@ -17,8 +17,10 @@ from .._types import Count, Flag, Scalar
 # Why a leg of the path ended before its time.
 NOT_STOPPED, STIFF, DIVERGED, NONFINITE, STEP_TOO_SMALL = range(5)
 
-# What a leg that is expected to be long may spend before it is called stiff.
-_PATIENCE = 40
+# The attempts that a leg may make before it can be called stiff.
+_WARM_UP = 40
+# The smallest step, relative to t or 1, and how often one may be needed.
+_SMALLEST, _FORCED = 1e-10, 1000
 
 
 class GuardState(eqx.Module):
@@ -26,6 +28,7 @@ class GuardState(eqx.Module):
 
     pid: Any
     attempts: Count
+    forced: Count  # the smallest steps among them
     progress: Scalar  # the running mean of the way made in one attempt
     reason: Count
 
@@ -52,49 +55,65 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     patience: int | None = eqx.field(static=True)
     norm: Callable[[PyTree[Array]], Scalar] = eqx.field(static=True)
 
-    @property
-    def pid(self) -> dfx.PIDController:
-        return dfx.PIDController(self.rtol, self.atol, norm=self.norm)
-
     def wrap(self, direction):
         del direction  # forwards only
         return self
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
-        t1, pid = self.pid.init(terms, t0, t1, y0, dt0, args, func, error_order)
+        t1, pid = self._pid(t0).init(terms, t0, t1, y0, dt0, args, func, error_order)
         zero = jnp.zeros((), int)
-        return t1, GuardState(pid, zero, jnp.asarray(dt0, jnp.result_type(t0)), zero)
+        pid = (*pid[:2], jnp.zeros((), bool))
+        return t1, GuardState(pid, zero, zero, jnp.asarray(dt0, jnp.result_type(t0)), zero)
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
     ):
+        old = controller_state
         finite = _all_finite(y1_candidate)
         scale = lambda tree: jax.tree.map(jnp.divide, tree, self.unit)
         y_error = jax.tree.map(lambda e: jnp.where(finite, e, jnp.inf), scale(y_error))
         before, after = scale(y0), scale(y1_candidate)
         # The error allowed grows with the state, so a step that leaps away would excuse itself.
         after = jax.tree.map(lambda a, b: jnp.minimum(abs(a), 10.0 * (abs(b) + 1.0)), after, before)
-        keep, next_t0, next_t1, made_jump, pid, result = self.pid.adapt_step_size(
-            t0, t1, before, after, args, y_error, error_order, controller_state.pid
+        forced = old.pid[2]  # diffrax accepts whatever the smallest step yields
+        keep, next_t0, next_t1, made_jump, pid, result = self._pid(t0).adapt_step_size(
+            t0, t1, before, after, args, y_error, error_order, old.pid
         )
-        made = jnp.where(keep, t1 - t0, 0.0)
-        progress = 0.9 * controller_state.progress + 0.1 * made
-        attempts = controller_state.attempts + 1
-        reason = jnp.where(keep & (largest(y1_candidate.theta) > self.limit), DIVERGED, 0)
-        smallest = 8 * jnp.finfo(jnp.result_type(t1)).eps * jnp.maximum(jnp.abs(t1), 1e-3)
-        tiny = ~keep & (next_t1 - next_t0 < smallest)
-        reason = jnp.where(tiny, jnp.where(finite, STEP_TOO_SMALL, NONFINITE), reason)
-        if self.patience is not None:
-            expected = attempts + (self.end - next_t0) / progress
-            stiff = finite & (attempts > _PATIENCE) & (expected > self.patience)
-            stiff = stiff | (reason == STEP_TOO_SMALL)
-            reason = jnp.where(stiff & (reason != DIVERGED), STIFF, reason)
-        stop = (reason != NOT_STOPPED) & (next_t0 < self.end)
-        reason = jnp.where(stop, reason, NOT_STOPPED)
+        keep = keep & finite
+        next_t0 = jnp.where(finite, next_t0, t0)
+        progress = 0.9 * old.progress + 0.1 * jnp.where(keep, t1 - t0, 0.0)
+        state = GuardState(
+            pid, old.attempts + 1, old.forced + jnp.where(forced, 1, 0), progress, old.reason
+        )
+        reason = self._reason(state, next_t0, keep, finite, forced, y1_candidate)
         # diffrax's reason only ends the loop; ours is read from the state
-        result = dfx.RESULTS.where(stop, dfx.RESULTS.dt_min_reached, result)
-        state = GuardState(pid, attempts, progress, reason)
+        result = dfx.RESULTS.where(reason > 0, dfx.RESULTS.dt_min_reached, result)
+        state = eqx.tree_at(lambda state: state.reason, state, reason)
         return keep, next_t0, next_t1, made_jump, state, result
+
+    def _pid(self, t: Any) -> dfx.PIDController:
+        """The wrapped controller. Its smallest step carries the path over a kink of the gradient.
+
+        There no step is small enough for the tolerance in a second moment that starts from zero.
+        """
+        dtype = jnp.result_type(t)
+        size = jnp.maximum(jnp.abs(t), 1.0)
+        smallest = max(_SMALLEST, 64 * float(jnp.finfo(dtype).eps)) * size
+        return dfx.PIDController(self.rtol, self.atol, norm=self.norm, dtmin=smallest)
+
+    def _reason(
+        self, state: GuardState, t: Any, keep: Flag, finite: Flag, forced: Flag, y1: Augmented
+    ) -> Count:
+        """Why to stop, if so."""
+        reason = jnp.where(state.forced > _FORCED, STEP_TOO_SMALL, NOT_STOPPED)
+        if self.patience is not None:
+            attempts = state.attempts.astype(state.progress.dtype)
+            expected = attempts + (self.end - t) / state.progress
+            stiff = (attempts > _WARM_UP) & (expected > self.patience)
+            reason = jnp.where(stiff | (reason == STEP_TOO_SMALL), STIFF, reason)
+        reason = jnp.where(t < self.end, reason, NOT_STOPPED)
+        reason = jnp.where(keep & (largest(y1.theta) > self.limit), DIVERGED, reason)
+        return jnp.where(finite, reason, jnp.where(forced, NONFINITE, NOT_STOPPED))
 
 
 def group_norm(y: PyTree[Array]) -> Scalar:
@@ -107,11 +126,14 @@ def group_norm(y: PyTree[Array]) -> Scalar:
     return jnp.max(jnp.stack([_rms(group) for group in groups]))
 
 
-def units(y: Augmented, g: PyTree[Array], memories: dict[str, Memory], atol: float) -> Augmented:
-    """What counts as one: 1 for theta; for a memory, so much that `atol` is one of the gradient.
+def units(
+    y: Augmented, g: PyTree[Array], memories: dict[str, Memory], atol: float, strict: bool
+) -> Augmented:
+    """What counts as one: 1 for theta; for a memory, its feature h at the first gradient.
 
-    With a feature h the error allowed is h(atol * size of the first gradient): of a second moment
-    the square, since its root divides, down to where `atol` of the gradient is too.
+    So `atol * h(g)` of it may be wrong. Where `strict`, only `h(atol * g)`: of a second moment the
+    square, since its root divides, so that it is known even after g has faded to `atol` of its
+    first size. A gradient with kinks does not allow that.
     """
     ones = jax.tree.map(lambda x: jnp.ones((), x.dtype), y.theta)
     overall = largest(g)
@@ -122,12 +144,12 @@ def units(y: Augmented, g: PyTree[Array], memories: dict[str, Memory], atol: flo
         # a leaf whose gradient starts at zero is measured by the others
         return jnp.where(rms > 0, rms, overall)
 
-    allowed = jax.tree.map(lambda g: atol * size(g), g)
-    memory = {
-        name: jax.tree.map(lambda u: jnp.abs(u) / atol, memory.of(allowed))
+    factor = atol if strict else 1.0
+    features = {
+        name: memory.of(jax.tree.map(lambda g: factor * size(g), g))
         for name, memory in memories.items()
     }
-    return Augmented(ones, memory, y.fixed)
+    return Augmented(ones, jax.tree.map(lambda u: jnp.abs(u) / factor, features), y.fixed)
 
 
 def to_result(reason: Count, result: Any) -> Any:

@@ -40,7 +40,7 @@ class Leg(eqx.Module):
     """How a stretch is integrated, and how far.
 
     - `end`: in the clock's time; nothing happens if the path is there already.
-    - `patience`: see `Guarded`.
+    - `patience`, `strict`: see `Guarded` and `units`.
     """
 
     clock: AbstractClock
@@ -49,6 +49,7 @@ class Leg(eqx.Module):
     rtol: float
     atol: float
     max_steps: int
+    strict: bool
     patience: int | None
     event: dfx.Event | None
 
@@ -110,7 +111,7 @@ class Leg(eqx.Module):
         return Guarded(
             rtol=self.rtol,
             atol=self.atol,
-            unit=units(problem.y0, problem.g0, memories, self.atol),
+            unit=units(problem.y0, problem.g0, memories, self.atol, self.strict),
             limit=1e8 * (1.0 + largest(problem.y0.theta)),
             end=self.end,
             patience=self.patience,

@@ -16,7 +16,7 @@ from .leg import Front, Leg
 from .rodas5p import Rodas5P, gradients_per_step
 
 # A linear solve in all states, and a Hessian, for every step: for few parameters only.
-_IMPLICIT_PARAMETERS = 128
+_IMPLICIT_PARAMETERS = 32
 # An explicit leg counts as stiff when it makes, or expects to make, as many steps as cost about as
 # many gradients as this number of implicit ones.
 _PATIENCE = 150
@@ -34,7 +34,7 @@ class Markov(AbstractMethod):
     $\\ln s$ up to s = 1, where its velocity is singular; then an explicit Runge-Kutta method
     (Tsit5, or Dopri8 where `rtol` < 3e-8); and where that would take thousands of steps because
     the path has become stiff (past convergence, mostly), a linearly implicit one (Rodas5P) to the
-    end, if there are at most 128 parameters. `stats["implicit_from"]` tells from where.
+    end, if there are at most 32 parameters. `stats["implicit_from"]` tells from where.
 
     **Arguments:**
 
@@ -98,6 +98,7 @@ class Markov(AbstractMethod):
             "rtol": self.rtol,
             "atol": self.atol,
             "max_steps": self.max_steps,
+            "strict": False,
             "patience": None,
             "event": self.event,
         }
@@ -174,6 +175,7 @@ def _implicit(method: Markov, problem: Problem, front: Front, adjoint: Any) -> F
         solver=Rodas5P(),
         rtol=min(method.rtol, max(_STIFF_RTOL, 10 * eps)),
         atol=min(method.atol, _STIFF_ATOL),
+        strict=True,
     )
     return leg.run(
         problem, dataclasses.replace(front, result=result, stats=stats, pace=pace), adjoint

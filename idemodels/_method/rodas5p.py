@@ -175,7 +175,7 @@ class Rodas5P(dfx.AbstractAdaptiveSolver):
         stage = start
         for i in range(_STAGES):
             if i < len(_A):
-                stage = start + sum(a * k for a, k in zip(_A[i], increments, strict=False))
+                stage = start + sum(a * k for a, k in zip(_A[i].tolist(), increments, strict=False))
             else:
                 stage = stage + increments[-1]
             gradient = system.gradient(stage) if i else gradient

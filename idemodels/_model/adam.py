@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import optax
 
-from .._checks import check_option, is_positive
+from .._checks import check_option, is_concrete, is_positive
 from .._kernel import Exponential, Memory
 from .base import (
     AbstractModel,
@@ -33,7 +34,8 @@ class Adam(AbstractModel):
 
     - `learning_rate`: a positive scalar per step, or a schedule: any optax schedule, or an
         [`idemodels.Schedule`][].
-    - `b1`, `b2`: the decays of the two moments, in [0, 1).
+    - `b1`, `b2`: the decays of the two moments, in [0, 1). `b2` = 0 starts with an infinite
+        velocity and must be known, not traced.
     - `eps`: added to the root; positive.
     - `rate`: how fast the kernels forget, per step: `"paper"`, $1 - b$, or `"matched"`,
         $-\ln b$, which is what the discrete recursion does; 4 to 5 times nearer to it.
@@ -50,6 +52,7 @@ class Adam(AbstractModel):
     eps: Any
     l2: Any
     weight_decay: Any
+    _remembers: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class Adam(AbstractModel):
         self.eps = as_positive(eps, "eps")
         self.l2 = as_finite(l2, "l2")
         self.weight_decay = as_finite(weight_decay, "weight_decay")
+        self._remembers = not is_concrete(b2) or bool(self._b2.complement < 1)
 
     @property
     def b1(self) -> Any:
@@ -87,8 +91,8 @@ class Adam(AbstractModel):
 
     @property
     def singular_start(self) -> bool:
-        """False: at s = 0 both moments are read in their limit."""
-        return False
+        """True only at `b2` = 0; else both moments are read in their limit at s = 0."""
+        return not self._remembers
 
     def memories(self):
         """**Returns:** "m", of g, and "v", of its square. (E4)"""
@@ -108,4 +112,6 @@ class Adam(AbstractModel):
         return optax.scale_by_adam(self.b1, self.b2, self.eps)
 
     def valid(self):
-        return valid_common(self) & is_positive(self.eps) & self._b1.valid() & self._b2.valid()
+        started = (self._b2.complement < 1) | self.singular_start
+        decays = self._b1.valid() & self._b2.valid() & started
+        return valid_common(self) & is_positive(self.eps) & decays
