@@ -55,7 +55,7 @@ def check_objective(objective: Objective, theta: Theta, args: PyTree[Any]) -> No
         raise ValueError(f"Argument `objective` must return a real scalar, but returns {found}.")
 
 
-def check_model(model: Any, kind: type, wanted: str) -> None:
+def check_model(model: Any, kind: type | tuple[type, ...], wanted: str) -> None:
     """Raises unless `model` is a `kind`."""
     if not isinstance(model, kind):
         raise ValueError(f"Argument `model` must be {wanted}, but is {model!r}.")
