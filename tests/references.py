@@ -157,7 +157,7 @@ def _causal(rule: RootRule, loss: Loss, ts) -> tuple[np.ndarray, ...]:
         theta, q = y[:d], y[d:]
         g = loss.gradient(theta)
         v_rate = rule.gain * g * g - rule.loss * x * x * q
-        direction = g / (x * np.sqrt(q) + rule.eps)
+        direction = g / (x * np.sqrt(np.maximum(q, 0.0)) + rule.eps)
         return np.concatenate([-2.0 * rule.alpha * x * direction, 2.0 * (v_rate - q) / x])
 
     # up to x0 gradient and q are constant to O(x0), and what they move is O(x0) itself: 1e-14
@@ -225,23 +225,26 @@ def _collocation_step(rule: RootRule, loss: Loss, theta0, v0, h, p, stages) -> _
     D = np.linalg.inv(np.eye(stages) + rule.loss * h * A)
     B = rule.gain * h * D @ A
     base = (D @ np.ones(stages))[:, None] * v0
-    tiny = 1e-300
     last = np.inf
     for _ in range(25):
         theta = theta0 - rule.alpha * h * (A @ p)
         g = np.array([loss.gradient(row) for row in theta])
         H = np.array([loss.hessian(row) for row in theta])
         v = base + B @ (g * g)
-        root = np.sqrt(np.maximum(rule.kept * v + rule.fresh * g * g, tiny))
+        root = np.sqrt(np.maximum(rule.kept * v + rule.fresh * g * g, 1e-300))
         residual = p * (root + rule.eps) - g
         # derivatives in p[j, l] of g[i, k], then of v[i, k]
         dg = -rule.alpha * h * A[:, None, :, None] * H[:, :, None, :]
         dv = np.einsum("ij,jklm->iklm", B, 2.0 * g[:, :, None, None] * dg)
+        half = np.where(root > 1e-150, 0.5 * p / root, 0.0)
         squared = rule.kept * dv + 2.0 * rule.fresh * g[:, :, None, None] * dg
-        J = (0.5 * p / root)[:, :, None, None] * squared - dg
+        J = half[:, :, None, None] * squared - dg
         J = J.reshape(stages * d, stages * d)
         J[np.diag_indices(stages * d)] += (root + rule.eps).ravel()
-        change = np.linalg.solve(J, residual.ravel()).reshape(stages, d)
+        try:
+            change = np.linalg.solve(J, residual.ravel()).reshape(stages, d)
+        except np.linalg.LinAlgError:  # the step is too long: a shorter one is tried
+            break
         p = p - change
         moved = np.max(np.abs(rule.alpha * h * change) / (1.0 + np.abs(theta0)))
         turned = np.max(np.abs(change))

@@ -1,0 +1,54 @@
+"""Lists that several test files share."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import references as ref
+
+import idemodels as ide
+
+KERNELS = [ide.Exponential(0.1), ide.Exponential(0.001), ide.Exponential(1.0), ide.Constant()]
+
+# every model, reading and rate, with a learning rate of 0.1
+MODELS = {
+    "adam": ide.Adam(0.1),
+    "adam-matched": ide.Adam(0.1, rate="matched"),
+    "adam-b1-0": ide.Adam(0.1, b1=0.0),
+    "rmsprop-closure": ide.RMSProp(0.1),
+    "rmsprop-closure-matched": ide.RMSProp(0.1, rate="matched"),
+    "rmsprop-causal": ide.RMSProp(0.1, reading="causal"),
+    "rmsprop-causal-matched": ide.RMSProp(0.1, reading="causal", rate="matched"),
+    "adagrad-closure": ide.AdaGrad(0.1),
+    "adagrad-causal": ide.AdaGrad(0.1, reading="causal"),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An objective of the library, its start, and the same by hand."""
+
+    objective: Any
+    by_hand: ref.Loss
+
+    @property
+    def theta0(self):
+        """In the objective's own shape: a scalar where it has one parameter."""
+        start = self.by_hand.theta0
+        return jnp.asarray(start if start.size > 1 else start[0])
+
+
+_CURVATURE, _MINIMUM = np.geomspace(1.0, 100.0, 5), 1.0 + np.arange(5) / 5.0
+_LOGISTIC = ide.LogisticRegression()
+
+OBJECTIVES = {
+    "quadratic": Case(ide.Quadratic(), ref.quadratic()),
+    "double-well": Case(ide.DoubleWell(), ref.double_well()),
+    "rosenbrock": Case(ide.Rosenbrock(), ref.rosenbrock()),
+    "quadratic-5": Case(
+        ide.Quadratic(_CURVATURE, _MINIMUM), ref.quadratic(_CURVATURE, _MINIMUM, np.zeros(5))
+    ),
+    "log-cosh": Case(ide.LogCosh(), ref.log_cosh()),
+    "logistic": Case(_LOGISTIC, ref.logistic(np.asarray(_LOGISTIC.x), np.asarray(_LOGISTIC.y))),
+}
