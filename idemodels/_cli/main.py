@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="idemodels",
-        description="Solves the integro-differential equations of AdaGrad, RMSProp and Adam, runs "
+        description="Solves the integro-differential equations of AdaGrad, RMSProp and Adam, runs\n"
         "the discrete algorithms beside them, and reports how far apart they are.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

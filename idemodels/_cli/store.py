@@ -5,7 +5,6 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,10 +51,11 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def write_csv(path: Path, records: Iterable[Record]) -> None:
+def write_csv(path: Path, records: list[Record]) -> None:
     """A row a case; the hyperparameters first, then what came of them."""
     rows = [_flat(record) for record in records]
-    columns = dict.fromkeys(key for row in rows for key in row)
+    chosen = [key for record in records for key in record.values]
+    columns = dict.fromkeys([*chosen, *(key for row in rows for key in row)])
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()

@@ -85,7 +85,7 @@ def make(key: str, values: Mapping[str, Any]) -> Any:
     arguments = {name: value for name, value in values.items() if name != "kind"}
     try:
         return MAKERS[key][values["kind"]](**arguments)
-    except (ValueError, TypeError) as e:
+    except (ValueError, TypeError, ImportError) as e:
         raise Mistakes(_from_constructor(key, str(e))) from None
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from .grid import Grid
 from .pair import Pair
-from .quantities import Quantity, loss, moments, parameters
+from .quantities import Quantity, distance, loss, moments, parameters
 from .style import RC
 
 # Discrete iterates drawn per path: more of them merge into a line.
@@ -28,20 +28,20 @@ def draw(title: str, pairs: list[Pair], keys: list[str]) -> dict[str, Any]:
 
     with matplotlib.rc_context(RC):
         grid = Grid(pairs, keys)
-        over_time = lambda what, rows: grid.figure(
-            f"{title}: {what}", rows, grid_curve(grid), points=True, sharey=False
-        )
-        figures = {"paths": over_time("equation and discrete run", parameters(pairs))}
+        curves = lambda what, rows: grid.figure(f"{title}: {what}", rows, curve_with(grid))
+        figures = {"paths": curves("equation and discrete run", parameters(pairs))}
         if moments(pairs):
-            figures["moments"] = over_time("moments", moments(pairs))
+            figures["moments"] = curves("moments", moments(pairs))
         figures["error"] = grid.figure(
             f"{title}: distance between equation and discrete run",
-            [None],
-            grid_error(grid),
+            [distance()],
+            error_with(grid),
             points=False,
             sharey=True,
         )
-        figures["loss"] = over_time("loss along the path", loss())
+        for axes in figures["error"].axes:  # the limits are a row's: after all of it is drawn
+            _log_axis(axes, 7)
+        figures["loss"] = curves("loss along the path", loss())
         return figures
 
 
@@ -56,10 +56,10 @@ def rendered(figure: Any, suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def grid_curve(grid: Grid) -> Any:
+def curve_with(grid: Grid) -> Any:
     """Draws a quantity of both paths over time: a line, and points."""
 
-    def curve(axes: Any, pairs: list[Pair], quantity: Quantity) -> bool:
+    def curve(axes: Any, pairs: list[Pair], quantity: Quantity) -> None:
         shown = []
         for i, pair in enumerate(pairs):
             line, points = quantity.read(pair.equation), quantity.read(pair.discrete)
@@ -84,38 +84,35 @@ def grid_curve(grid: Grid) -> Any:
         axes.set_ylabel(quantity.name)
         if quantity.log and shown and _spans_decades(np.concatenate(shown)):
             _log_axis(axes, 12)
-        return bool(shown)
 
     return curve
 
 
-def grid_error(grid: Grid) -> Any:
+def error_with(grid: Grid) -> Any:
     """Draws the distance at every step, on a logarithmic axis."""
 
-    def error(axes: Any, pairs: list[Pair], _: None) -> bool:
-        zero = []
+    def error(axes: Any, pairs: list[Pair], quantity: Quantity) -> None:
         for pair in pairs:
+            # where both agree to the last bit there is nothing to draw
             positive = np.where(pair.error > 0, pair.error, np.nan)
             if np.any(np.isfinite(positive)):
                 axes.plot(pair.discrete.ts, positive, **grid.style(pair))
-            elif np.all(pair.error == 0):
-                zero.append(pair)
         axes.set_xlabel(_STEPS)
-        axes.set_ylabel(r"$\max_i |\theta_i - \theta_{k,i}|$")
-        if axes.lines:
-            _log_axis(axes, 7)
-        return bool(pairs)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_ylabel(quantity.name)
 
     return error
 
 
 def _log_axis(axes: Any, decades: int) -> None:
     """A logarithmic axis without what is far below the rest: rounding, dips where paths cross."""
-    axes.set_yscale("log")
     row = axes.get_shared_y_axes().get_siblings(axes)
-    drawn = np.concatenate([line.get_ydata() for panel in row for line in panel.lines])
+    drawn = np.concatenate([[0.0], *(line.get_ydata() for panel in row for line in panel.lines)])
     drawn = drawn[np.isfinite(drawn) & (drawn > 0)]
+    if not drawn.size:
+        return
     top = np.max(drawn)
+    axes.set_yscale("log")
     axes.set_ylim(max(np.min(drawn) / 2, top * 10.0**-decades), top * 2)
 
 

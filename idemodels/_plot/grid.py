@@ -1,9 +1,11 @@
 """Where each case is drawn, and how: a column for each learning rate, the legend below."""
 
 from collections.abc import Callable
+from itertools import cycle
 from typing import Any
 
 from .pair import Pair
+from .quantities import Quantity
 from .style import COLOURS, LINES, label
 
 _Style = dict[str, Any]
@@ -54,55 +56,86 @@ class Grid:
         return ", ".join(words)
 
     def figure(
-        self, title: str, rows: list[Any], draw: Callable[..., bool], *, points: bool, sharey: bool
+        self,
+        title: str,
+        rows: list[Quantity],
+        draw: Callable[..., None],
+        *,
+        points: bool = True,
+        sharey: bool = False,
     ) -> Any:
-        """Draws every panel with `draw(axes, pairs, row)`, which says whether there was anything.
+        """Draws every panel that has something to show, with `draw(axes, pairs, row)`.
 
         **Arguments:**
 
         - `points`: whether the discrete run is in it, for the legend.
+        - `sharey`: whether the panels of a row have one axis.
         """
         from matplotlib.figure import Figure
 
         lines = [(row, reading) for row in rows for reading in self.readings]
-        size = (max(6.0, 0.6 + 3.5 * len(self.rates)), 1.2 + 2.3 * len(lines))
+        cells = [[rate for rate in self.rates if self._has(rate, *line)] for line in lines]
+        columns = max(map(len, cells))
+        # without holes neighbours share their time axis; else each panel stands for itself
+        alone = any(len(line) < len(self.rates) for line in cells)
+        size = (max(6.0, 0.6 + 3.5 * columns), 1.2 + 2.3 * len(lines))
         figure = Figure(figsize=size, layout="constrained")
-        shape = {"nrows": len(lines), "ncols": len(self.rates), "squeeze": False}
-        panels = figure.subplots(**shape, sharex="col", sharey="row" if sharey else False)
-        for i, (row, reading) in enumerate(lines):
-            for j, rate in enumerate(self.rates):
-                axes = panels[i][j]
-                if not draw(axes, self.panel(rate, reading), row):
-                    axes.set_axis_off()
-                if i == 0 or reading is not None:
+        panels = figure.subplots(
+            len(lines),
+            columns,
+            squeeze=False,
+            sharex=False if alone else "col",
+            sharey="row" if sharey else False,
+        )
+        for i, ((row, reading), rates) in enumerate(zip(lines, cells, strict=True)):
+            for axes in panels[i][len(rates) :]:
+                axes.set_axis_off()
+            for axes, rate in zip(panels[i], rates, strict=False):
+                draw(axes, self.panel(rate, reading), row)
+                if i == 0 or reading is not None or alone:
                     axes.set_title(self.title(rate, reading))
-                if j and sharey:
-                    axes.set_ylabel("")
-                if i < len(lines) - 1:
-                    axes.set_xlabel("")
+        for axes in () if alone else panels[:-1].flat:
+            axes.set_xlabel("")
+        for axes in panels[:, 1:].flat if sharey else ():
+            axes.set_ylabel("")
         figure.suptitle(title)
         self._legend(figure, points)
         return figure
 
-    def _legend(self, figure: Any, points: bool) -> None:
-        """Below the panels, where it covers nothing."""
-        from matplotlib.lines import Line2D
+    def _has(self, rate: Any, row: Quantity, reading: str | None) -> bool:
+        return any(row.read(pair.equation) is not None for pair in self.panel(rate, reading))
 
-        line = lambda **style: Line2D([], [], **style)
-        entries = []
-        if points:
-            hollow = {"marker": "o", "markerfacecolor": "white", "markersize": 4}
-            entries.append((line(color="0.35"), "equation"))
-            entries.append((line(color="0.35", linestyle="", **hollow), "discrete run"))
-        if len(self.labels) > 1 or self.labels[0]:
-            for i, name in enumerate(self.labels):
-                entries.append((line(color=COLOURS[i % len(COLOURS)], linewidth=3), name))
+    def _legend(self, figure: Any, points: bool) -> None:
+        """Below the panels, where it covers nothing; each group has columns of its own."""
+        groups = [_kinds_of_lines()] if points else []
+        if any(self.labels):
+            colours = zip(cycle(COLOURS), self.labels, strict=False)
+            groups.append([(_key(color=colour, linewidth=3), name) for colour, name in colours])
         if len(self.starts) > 1:
-            for i, name in enumerate(self.starts):
-                entries.append((line(color="0.35", linestyle=LINES[i % len(LINES)]), name))
-        if not entries:
+            styles = zip(cycle(LINES), self.starts, strict=False)
+            groups.append([(_key(linestyle=style), name) for style, name in styles])
+        if not groups:
             return
+        longest = max(len(name.replace("$", "")) for group in groups for _, name in group)
+        fitting = max(len(groups), int(figure.get_figwidth() * 11 / (longest + 6)))
+        columns = lambda rows: sum(-(-len(group) // rows) for group in groups)
+        rows = max(map(len, groups))
+        while rows > len(groups[0]) * points and rows > 1 and columns(rows - 1) <= fitting:
+            rows -= 1
+        nothing = (_key(linestyle=""), "")
+        entries = [e for group in groups for e in [*group, *[nothing] * (-len(group) % rows)]]
         handles, names = zip(*entries, strict=True)
-        longest = max(map(len, names))
-        columns = max(1, min(len(names), int(figure.get_figwidth() * 11 / (longest + 6))))
-        figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
+        style = {"loc": "outside lower center", "frameon": False}
+        figure.legend(handles, names, ncols=columns(rows), **style)
+
+
+def _kinds_of_lines() -> list[tuple[Any, str]]:
+    hollow = {"marker": "o", "markerfacecolor": "white", "markersize": 4}
+    return [(_key(), "equation"), (_key(linestyle="", **hollow), "discrete run")]
+
+
+def _key(**style: Any) -> Any:
+    """What stands in the legend beside a name."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], **{"color": "0.35", **style})

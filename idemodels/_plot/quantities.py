@@ -47,6 +47,11 @@ def loss() -> list[Quantity]:
     return [Quantity("loss $L$", lambda path: path.loss, log=True)]
 
 
+def distance() -> Quantity:
+    """Between both paths: not read off one of them, but `Pair.error`."""
+    return Quantity(r"$\max_i |\theta_i - \theta_{k,i}|$", lambda path: path.theta)
+
+
 def components(tree: Any) -> tuple[list[str], np.ndarray]:
     """The names of all components, and their paths, shape `(T, n)`."""
     names, columns = [], []
