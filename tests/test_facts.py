@@ -1,6 +1,5 @@
 """What is known of the paper's own experiments, to the digits known."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -83,12 +82,13 @@ FIRST_ORDER = {
 
 @pytest.mark.parametrize("name", FIRST_ORDER)
 def test_model_error_is_of_first_order_in_the_learning_rate(name):
-    make, rates = FIRST_ORDER[name], 0.1 / 2.0 ** np.arange(2, 7)
+    make, rates = FIRST_ORDER[name], 0.025 / 2.0 ** np.arange(5)
     found = []
     for rate in rates:
-        n = round(2.0 / rate)  # up to t = 2
-        path = ide.solve(make(rate), QUADRATIC, 1.0, jnp.arange(n + 1.0), method=TIGHT)
-        twin = ide.run_discrete(make(rate), QUADRATIC, 1.0, n)
+        n = round(2.0 / rate)  # up to t = 2, at 81 places, so that nothing compiles anew
+        ts = np.arange(0, n + 1, n // 80)
+        path = ide.solve(make(rate), QUADRATIC, 1.0, ts, method=TIGHT)
+        twin = ide.run_discrete(make(rate), QUADRATIC, 1.0, n, ts=ts)
         found.append(float(ide.compare(path, twin).max_error))
     slope = np.polyfit(np.log(rates), np.log(found), 1)[0]
     assert abs(slope - 1.0) < 0.15, (slope, found)
