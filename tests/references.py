@@ -296,5 +296,7 @@ def _attempt(rule, loss, theta, v, h, p, tol) -> tuple[_Step, float]:
         return coarse, np.inf
     in_theta = np.max(np.abs(fine.theta - coarse.theta))
     roots = np.sqrt(fine.v), np.sqrt(coarse.v)
-    in_root = np.max(np.abs(roots[0] - roots[1]) / (roots[0] + rule.eps))
-    return fine, max(in_theta, in_root) / tol
+    # where the path slides g is what rounding leaves of it, some 1e-12
+    allowed = tol * (roots[0] + rule.eps) + 1e-12
+    in_root = np.max(np.abs(roots[0] - roots[1]) / allowed) if rule.kept > 0 else 0.0
+    return fine, max(in_theta / tol, in_root)
