@@ -1,14 +1,15 @@
-"""The precision is the tests' choice, never the library's."""
+"""The tests choose the precision, never the library."""
 
 import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 @pytest.fixture
 def float32():
-    """JAX as it is by default."""
+    """Single precision for one test."""
     with jax.enable_x64(False):
         yield
