@@ -35,7 +35,8 @@ def as_parameters(theta0: Theta) -> tuple[PyTree[Array], PyTree[Any]]:
                 f"Argument `theta0` must be real, but has an array of type {x.dtype}. Pass real "
                 "and imaginary parts as two arrays."
             )
-    dtype = jnp.result_type(*[x.dtype for x in leaves])
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(*[x.dtype for x in leaves])
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), theta), rest
 
 

@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
-from ._types import Flag, Moments, Path, Theta
+from ._types import Moments, Path, Theta
 
 
 class RESULTS(dfx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
@@ -35,7 +35,7 @@ class RESULTS(dfx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     )
 
 
-def is_okay(result: RESULTS) -> Flag:
+def is_okay(result: RESULTS) -> Bool[Array, "*lanes"]:
     """Whether a solve did what was asked: done, or stopped by the user's event."""
     return (result == RESULTS.successful) | (result == RESULTS.event_occurred)
 

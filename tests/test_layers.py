@@ -42,7 +42,8 @@ def imported(path: Path) -> set[str]:
             names = [target] if node.module else [f"{target}.{name.name}" for name in node.names]
             found |= {name.split(".")[1] for name in names if name.count(".")}
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            modules = [n.name for n in node.names] if isinstance(node, ast.Import) else [node.module]
+            whole = isinstance(node, ast.Import)
+            modules = [name.name for name in node.names] if whole else [node.module]
             found |= {m.split(".")[1] for m in modules if m and m.startswith("idemodels.")}
     return found - {layer(path), "__version__"}
 
