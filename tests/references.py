@@ -186,9 +186,7 @@ def _dop853(field, y0, ts, parts) -> np.ndarray:
     step = None
     for a, b in zip(ts[:-1], ts[1:], strict=True):
         first = None if step is None else min(step, b - a)
-        out = solve_ivp(
-            field, (a, b), rows[-1], "DOP853", rtol=1e-13, atol=atol, first_step=first
-        )
+        out = solve_ivp(field, (a, b), rows[-1], "DOP853", rtol=1e-13, atol=atol, first_step=first)
         assert out.success, out.message
         rows.append(out.y[:, -1])
         step = max(np.diff(out.t).max(), 1e-300)
