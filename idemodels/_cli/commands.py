@@ -57,7 +57,8 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
 def _run_all(configs: list[Config], arguments: argparse.Namespace) -> tuple[int, list[Finished]]:
     """Runs configs one after another; Ctrl-C ends it with what is finished."""
     out = Path(arguments.out)
-    check_writable(out)
+    for folder in (out, *(out / config.name for config in configs)):
+        check_writable(folder)
     finished = []
     with Progress(sum(len(config.cases) for config in configs), quiet=arguments.quiet) as progress:
         for config in configs:

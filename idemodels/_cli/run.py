@@ -38,7 +38,6 @@ def run_config(config: Config, folder: Path, progress: Progress) -> Finished:
     """
     began = time.perf_counter()
     jax.config.update("jax_enable_x64", config.precision == "float64")
-    folder.mkdir(parents=True, exist_ok=True)
     keys = shown(case.values for case in config.cases)
     records: list[Record] = []
     pairs: list[Pair] = []
@@ -47,9 +46,13 @@ def run_config(config: Config, folder: Path, progress: Progress) -> Finished:
         _solve_all(config, folder, keys, progress, records, pairs)
     except KeyboardInterrupt:
         interrupted = True
-    progress.doing(f"{config.name}: figures")
-    figures = _draw(config, folder, keys, pairs)
     write_csv(folder / "table.csv", records)
+    progress.doing(f"{config.name}: figures")
+    figures: list[str] = []
+    try:
+        _draw(config, folder, keys, pairs, figures)
+    except KeyboardInterrupt:
+        interrupted = True
     seconds = time.perf_counter() - began
     finished = Finished(config, folder, keys, records, figures, seconds, interrupted)
     write_json(folder / "provenance.json", provenance(finished))
@@ -73,10 +76,9 @@ def _solve_all(config, folder, keys, progress, records, pairs) -> None:
         progress.done(f"{config.name} {i}/{len(config.cases)} {words}: {record.result}{error}")
 
 
-def _draw(config: Config, folder: Path, keys: list[str], pairs: list[Pair]) -> list[str]:
-    names = []
+def _draw(config, folder, keys, pairs, names) -> None:
+    """Appends to `names` those that are on disk."""
     for name, figure in draw(config.title, pairs, keys).items() if pairs else ():
         for suffix in ("png", "svg"):
             write_whole(folder / f"{name}.{suffix}", rendered(figure, suffix))
         names.append(name)
-    return names

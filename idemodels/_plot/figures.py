@@ -98,7 +98,7 @@ def error_with(grid: Grid) -> Any:
             if np.any(np.isfinite(positive)):
                 axes.plot(pair.discrete.ts, positive, **grid.style(pair))
         axes.set_xlabel(_STEPS)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)
         axes.set_ylabel(quantity.name)
 
     return error

@@ -1,5 +1,6 @@
 """Where each case is drawn, and how: a column for each learning rate, the legend below."""
 
+import re
 from collections.abc import Callable
 from itertools import cycle
 from typing import Any
@@ -116,8 +117,8 @@ class Grid:
             groups.append([(_key(linestyle=style), name) for style, name in styles])
         if not groups:
             return
-        longest = max(len(name.replace("$", "")) for group in groups for _, name in group)
-        fitting = max(len(groups), int(figure.get_figwidth() * 11 / (longest + 6)))
+        longest = max(len(re.sub(r"[$_]", "", name)) for group in groups for _, name in group)
+        fitting = max(len(groups), int(figure.get_figwidth() * 12 / (longest + 6)))
         columns = lambda rows: sum(-(-len(group) // rows) for group in groups)
         rows = max(map(len, groups))
         while rows > len(groups[0]) * points and rows > 1 and columns(rows - 1) <= fitting:
