@@ -3,6 +3,7 @@
 import diffrax as dfx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -11,6 +12,14 @@ import idemodels as ide
 
 TS = np.linspace(0.0, 10.0, 5)
 QUADRATIC = ide.Quadratic()
+
+
+@pytest.fixture(autouse=True)
+def without_type_checks():
+    """A user has no runtime checks of annotations: our own messages must do."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def solve(model=None, objective=QUADRATIC, theta0=1.0, ts=TS, **options):
@@ -83,7 +92,7 @@ SOLVES = {
         dict(theta0={"a": 1.0}),
         r"`theta0` must have floating arrays, but has only a float.*`jnp.asarray\(1.0\)`",
     ),
-    "theta0 complex": (dict(theta0=jnp.ones(2) * 1j), "`theta0` must be real, .* complex128"),
+    "theta0 complex": (dict(theta0=jnp.ones(2, complex)), "`theta0` must be real, .* complex128"),
     "objective vector": (
         dict(objective=lambda theta: theta, theta0=jnp.ones(2)),
         r"`objective` must return a real scalar, but returns shape \(2,\)",

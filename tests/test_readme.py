@@ -1,0 +1,47 @@
+"""The README's examples run in the precision that a reader has by default; its links lead on."""
+
+import re
+from pathlib import Path
+
+import jax
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+BLOCKS = re.findall(r"^```(python|pycon)\n(.*?)^```", README.read_text(), re.S | re.M)
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_an_example_runs_alone(number, tmp_path, float32):
+    language, code = BLOCKS[number]
+    page = tmp_path / "example.md"
+    page.write_text(f"```python\n{code}```\n")
+    document = Sybil([PythonCodeBlockParser()]).parse(page)
+    examples = list(document.examples())
+    assert examples, language
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        for example in examples:
+            example.evaluate()
+
+
+def test_there_are_the_first_screen_and_six_examples():
+    assert [language for language, _ in BLOCKS] == ["pycon"] + 6 * ["python"]
+
+
+def test_the_example_by_hand_is_at_most_twelve_lines():
+    (code,) = [code for _, code in BLOCKS if "diffeqsolve" in code]
+    lines = [line for line in code.splitlines() if line and not line.startswith("import")]
+    assert len(lines) <= 12
+
+
+def test_the_two_commands_stand_on_lines_of_their_own():
+    text = README.read_text()
+    for name in ("main", "tests"):
+        assert re.search(rf"<!-- ci: {name} -->\n```console\n\$ [^\n]+\n```", text)
+
+
+def test_links_and_pictures_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#:]+)\)", README.read_text()):
+        assert (ROOT / target).exists(), target
