@@ -11,8 +11,9 @@ those of the README, by their tags. Three integrators share the work:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 from scipy.integrate import solve_ivp
@@ -177,14 +178,14 @@ def _causal(rule: RootRule, loss: Loss, ts) -> tuple[np.ndarray, ...]:
 
 
 def _dop853(field, y0, ts, parts) -> np.ndarray:
-    """`field` integrated to every one of `ts`; steps end there, since dense output is less exact."""
+    """`field` integrated to every one of `ts`, where steps end: dense output is less exact."""
     rows = [np.asarray(y0, float)]
     d = rows[0].size // parts
     # theta, and m, to rounding; the last memory, which divides and may fall by many powers of ten,
     # relative to itself
     atol = np.concatenate([np.full((parts - 1) * d, 1e-15), np.full(d, 1e-28)])
     step = None
-    for a, b in zip(ts[:-1], ts[1:], strict=True):
+    for a, b in pairwise(ts):
         first = None if step is None else min(step, b - a)
         out = solve_ivp(field, (a, b), rows[-1], "DOP853", rtol=1e-13, atol=atol, first_step=first)
         assert out.success, out.message
@@ -227,20 +228,21 @@ def _collocation_step(rule: RootRule, loss: Loss, theta0, v0, h, p, stages) -> _
     for _ in range(25):
         theta = theta0 - rule.alpha * h * (A @ p)
         g = np.array([loss.gradient(row) for row in theta])
-        H = np.array([loss.hessian(row) for row in theta])
+        H = np.array([loss.hessian(row) for row in theta.astype(float)])
         v = base + B @ (g * g)
         root = np.sqrt(np.maximum(rule.kept * v + rule.fresh * g * g, 1e-300))
         residual = p * (root + rule.eps) - g
         # derivatives in p[j, l] of g[i, k], then of v[i, k]
+        g, root, slope = (x.astype(float) for x in (g, root, p))
         dg = -rule.alpha * h * A[:, None, :, None] * H[:, :, None, :]
         dv = np.einsum("ij,jklm->iklm", B, 2.0 * g[:, :, None, None] * dg)
-        half = np.where(root > 1e-150, 0.5 * p / root, 0.0)
+        half = np.where(root > 1e-150, 0.5 * slope / root, 0.0)
         squared = rule.kept * dv + 2.0 * rule.fresh * g[:, :, None, None] * dg
         J = half[:, :, None, None] * squared - dg
         J = J.reshape(stages * d, stages * d)
         J[np.diag_indices(stages * d)] += (root + rule.eps).ravel()
         try:
-            change = np.linalg.solve(J, residual.ravel()).reshape(stages, d)
+            change = np.linalg.solve(J, residual.ravel().astype(float)).reshape(stages, d)
         except np.linalg.LinAlgError:  # the step is too long: a shorter one is tried
             break
         p = p - change
@@ -249,7 +251,7 @@ def _collocation_step(rule: RootRule, loss: Loss, theta0, v0, h, p, stages) -> _
         if not np.isfinite(turned) or turned > 1e3:
             break
         # where the path slides, rounding of theta alone turns p by 1e-16 H / eps
-        if moved < 1e-12 and (turned < 1e-12 or turned > 0.1 * last):
+        if moved < 1e-12 and (turned < 1e-14 or turned > 0.1 * last):
             return _Step(theta0 - rule.alpha * h * (A[-1] @ p), v[-1], p, bool(np.all(v[-1] >= 0)))
         last = turned
     return _Step(theta0, v0, p, False)
@@ -260,6 +262,9 @@ def collocate(rule: RootRule, loss: Loss, theta, v, ts, tol=1e-10) -> tuple[np.n
 
     `tol` is for the difference between orders 13 and 9 in a step, of which the first is kept.
     """
+    # long double, where there is one: where a path slides, g is a difference of numbers 1e8 times
+    # larger, its square feeds v, and v may grow again from there
+    theta, v = np.asarray(theta, np.longdouble), np.asarray(v, np.longdouble)
     thetas, vs = [theta], [v]
     g = loss.gradient(theta)
     p = g / (np.sqrt(rule.kept * v + rule.fresh * g * g) + rule.eps)
@@ -279,7 +284,7 @@ def collocate(rule: RootRule, loss: Loss, theta, v, ts, tol=1e-10) -> tuple[np.n
                 raise ArithmeticError(f"collocation stalls at s = {s}, theta = {theta}")
         thetas.append(theta)
         vs.append(v)
-    return np.array(thetas), np.array(vs)
+    return np.array(thetas, float), np.array(vs, float)
 
 
 def _attempt(rule, loss, theta, v, h, p, tol) -> tuple[_Step, float]:
@@ -294,7 +299,7 @@ def _attempt(rule, loss, theta, v, h, p, tol) -> tuple[_Step, float]:
         return coarse, np.inf
     in_theta = np.max(np.abs(fine.theta - coarse.theta))
     roots = np.sqrt(fine.v), np.sqrt(coarse.v)
-    # where the path slides g is what rounding leaves of it, some 1e-12
-    allowed = tol * (roots[0] + rule.eps) + 1e-12
+    # where the path slides g is what rounding leaves of it
+    allowed = tol * (roots[0] + rule.eps) + 1e4 * np.finfo(np.longdouble).eps
     in_root = np.max(np.abs(roots[0] - roots[1]) / allowed) if rule.kept > 0 else 0.0
-    return fine, max(in_theta / tol, in_root)
+    return fine, float(max(in_theta / tol, in_root))

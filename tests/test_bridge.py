@@ -1,4 +1,4 @@
-"""From the equation to the discrete algorithm and back: one step, an optimizer's state, two halves."""
+"""Between equation and discrete algorithm: one step, an optimizer's state, two halves."""
 
 import jax
 import jax.numpy as jnp

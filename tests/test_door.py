@@ -12,7 +12,8 @@ import pytest
 import idemodels as ide
 
 TS = np.linspace(0.0, 40.0, 9)
-TIGHT = {"rtol": 1e-11, "atol": 1e-12}
+# tighter than what is asserted: Dopri8's output between its steps is of lower order than they are
+TIGHT = {"rtol": 1e-13, "atol": 1e-14}
 
 
 def by_hand(model, ts, **options):

@@ -80,7 +80,7 @@ def test_propagator_is_the_memory_integral(product, degree):
     _, W = ide.Exponential(1.0).propagator(jnp.asarray(product), degree)
     for j in range(degree + 1):
         # in the lag u, scaled: the integrand is concentrated within 40 of 0
-        integrand = lambda u: np.exp(-u) * (1.0 - u / product) ** j  # noqa: B023
+        integrand = lambda u: np.exp(-u) * (1.0 - u / product) ** j
         exact = quad(integrand, 0.0, min(product, 40.0), epsabs=0.0, epsrel=1e-13, limit=200)[0]
         assert abs(float(W[j, 0]) / product**j - exact) <= 1e-12 * exact
 
@@ -131,13 +131,8 @@ def test_propagating_twice_is_propagating_once(kernel):
     draw = np.random.default_rng(1)
     state, c = jnp.asarray(draw.normal(size=(1, 3))), draw.normal(size=(4, 3))
     a, b = 0.7, 1.9
-    # the polynomial again, about the time a
-    shifted = np.array(
-        [
-            np.polynomial.Polynomial(c[:, i])(np.polynomial.Polynomial([a, 1.0])).coef
-            for i in range(3)
-        ]
-    ).T
+    later = np.polynomial.Polynomial([a, 1.0])
+    shifted = np.array([np.polynomial.Polynomial(column)(later).coef for column in c.T]).T
     once = kernel.propagate(state, jnp.asarray(a + b), jnp.asarray(c))
     half = kernel.propagate(state, jnp.asarray(a), jnp.asarray(c))
     twice = kernel.propagate(half, jnp.asarray(b), jnp.asarray(shifted))

@@ -25,8 +25,8 @@ _PATIENCE = 150
 _STIFF_RTOL, _STIFF_ATOL = 1e-10, 1e-12
 # Below this rtol the method of order 8 needs fewer gradients than the one of order 5.
 _TIGHT = 3e-8
-# Its dense output, of order 7, is some hundred times less exact than the steps that are controlled:
-# the path between them keeps the tolerance if the steps keep this part of it.
+# There the dense output is some hundred times less exact than the steps that are controlled: the
+# path between them keeps the tolerance if the steps keep this part of it.
 _DENSE = 0.1
 
 
@@ -88,6 +88,11 @@ class Markov(AbstractMethod):
         stats = {**front.stats, "num_gradients": jnp.maximum(front.stats["num_gradients"], -1)}
         return Answer(front.kept, front.t, front.y, front.result, stats)
 
+    @property
+    def _part(self) -> float:
+        """The part of the tolerances that our own solvers are given."""
+        return _DENSE if self.rtol < _TIGHT else 1.0
+
     def _explicit_solver(self) -> dfx.AbstractSolver:
         return dfx.Dopri8() if self.rtol < _TIGHT else dfx.Tsit5()
 
@@ -96,11 +101,10 @@ class Markov(AbstractMethod):
 
     def _leg(self, clock: Any, end: Any, **changed: Any) -> Leg:
         """A leg with this method's tolerances, limits and event, but for what is `changed`."""
-        part = _DENSE if self.rtol < _TIGHT else 1.0
         usual = {
             "solver": self._explicit_solver(),
-            "rtol": part * self.rtol,
-            "atol": part * self.atol,
+            "rtol": self._part * self.rtol,
+            "atol": self._part * self.atol,
             "max_steps": self.max_steps,
             "strict": False,
             "patience": None,
@@ -177,8 +181,8 @@ def _implicit(method: Markov, problem: Problem, front: Front, adjoint: Any) -> F
         StepTime(problem.equation),
         jnp.where(front.stiff, problem.ts[-1], front.t),
         solver=Rodas5P(),
-        rtol=min(method.rtol, max(_STIFF_RTOL, 10 * eps)),
-        atol=min(method.atol, _STIFF_ATOL),
+        rtol=min(method._part * method.rtol, max(_STIFF_RTOL, 10 * eps)),
+        atol=min(method._part * method.atol, _STIFF_ATOL),
         strict=True,
     )
     return leg.run(
