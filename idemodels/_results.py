@@ -97,7 +97,7 @@ class Trajectory(eqx.Module):
         ts = jnp.asarray(ts, jnp.result_type(float, jnp.asarray(ts).dtype))
         as_arrays = lambda x: jnp.asarray(x) if eqx.is_inexact_array_like(x) else x
         theta = jax.tree.map(as_arrays, theta)
-        moments = jax.tree.map(as_arrays, {} if moments is None else moments)
+        moments = {name: jax.tree.map(as_arrays, m) for name, m in (moments or {}).items()}
         for leaf in jax.tree.leaves(eqx.filter((theta, moments), eqx.is_inexact_array)):
             if jnp.ndim(leaf) == 0 or leaf.shape[0] != ts.size:
                 raise ValueError(

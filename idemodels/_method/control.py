@@ -79,7 +79,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         keep, next_t0, next_t1, made_jump, pid, result = self._pid(t0).adapt_step_size(
             t0, t1, before, after, args, y_error, error_order, old.pid
         )
-        keep = keep & finite
+        keep = jnp.asarray(keep) & finite
         next_t0 = jnp.where(finite, next_t0, t0)
         progress = 0.9 * old.progress + 0.1 * jnp.where(keep, t1 - t0, 0.0)
         state = GuardState(
