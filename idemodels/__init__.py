@@ -5,17 +5,30 @@ from ._discrete import run_discrete as run_discrete
 from ._equation import Equation as Equation
 from ._kernel import (
     AbstractKernel as AbstractKernel,
+    AbstractMarkovKernel as AbstractMarkovKernel,
     Constant as Constant,
     Exponential as Exponential,
+    FunctionKernel as FunctionKernel,
     Memory as Memory,
+    PowerLaw as PowerLaw,
+    SecondOrder as SecondOrder,
+    SumOfExponentials as SumOfExponentials,
+    fit_exponentials as fit_exponentials,
 )
-from ._method import AbstractMethod as AbstractMethod, Markov as Markov
+from ._method import (
+    AbstractMethod as AbstractMethod,
+    FixedPoint as FixedPoint,
+    History as History,
+    Markov as Markov,
+)
 from ._model import (
     AbstractModel as AbstractModel,
     AdaGrad as AdaGrad,
     Adam as Adam,
+    MemoryModel as MemoryModel,
     RMSProp as RMSProp,
     Schedule as Schedule,
+    SecondOrderAdam as SecondOrderAdam,
 )
 from ._objective import (
     DigitsMLP as DigitsMLP,

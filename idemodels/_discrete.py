@@ -41,7 +41,8 @@ def run_discrete(
     - `save`: as for [`idemodels.solve`][].
 
     **Returns:** an [`idemodels.Trajectory`][]; iterate k stands at s = k, after k updates. Its
-    `moments` are those that optax's state has by the names mu, nu, accumulator or sum_of_squares.
+    `moments` are those that optax's state has by the names mu, nu, accumulator or sum_of_squares,
+    and those of a `MemoryModel` by their own.
     `times` is `None` for a transformation, which does not tell its learning rate.
 
     **Raises:** `ValueError` for an argument that is not as above.
@@ -87,7 +88,7 @@ class _Plan(eqx.Module):
 @eqx.filter_jit
 def _scan(model, objective, theta0, rest, plan, given, save):
     """The kept iterates, their moments and losses, and whether the last is not finite."""
-    tx = model.optax() if isinstance(model, AbstractModel) else model
+    own, tx = (model, model.optax()) if isinstance(model, AbstractModel) else (None, model)
     loss_of = lambda theta: objective(eqx.combine(theta, rest), *given)
 
     def step(carry):
@@ -110,7 +111,7 @@ def _scan(model, objective, theta0, rest, plan, given, save):
         return (made + gap, inner), keep(made + gap, *inner)
 
     def keep(made, theta, opt_state):
-        moments = moments_from_optax(opt_state)
+        moments = moments_from_optax(opt_state, own)
         if save is None:
             return theta, moments, None
         s = made.astype(dtype_of(theta))

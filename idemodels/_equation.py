@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ._checks import is_concrete
+from ._kernel import AbstractMarkovKernel
 from ._model import AbstractModel
 from ._types import Moments, Objective, Scalar, Theta
 
@@ -22,11 +23,13 @@ class Augmented(eqx.Module):
     - `theta`: the floating arrays of the parameters, `None` elsewhere.
     - `memory`: dict from name to states, leaves `(n, *shape)`.
     - `fixed`: everything else in the parameters; not integrated.
+    - `velocity`: of an inertial model, like `theta`; else `None`.
     """
 
     theta: PyTree[Array]
     memory: dict[str, PyTree[Array]]
     fixed: "Fixed" = eqx.field(static=True)
+    velocity: PyTree[Array] | None = None
 
 
 class Fixed:
@@ -83,18 +86,29 @@ class Equation(eqx.Module):
         return dfx.ODETerm(self)  # pyright: ignore[reportArgumentType]
 
     def init(self, theta0: Theta) -> Augmented:
-        """The state at s = 0: `theta0`, and empty memories."""
+        """The state at s = 0: `theta0`, and empty memories.
+
+        **Raises:** `ValueError` if a kernel has no finite state space.
+        """
+        check_markov(self.model)
+        return self.start(theta0)
+
+    def start(self, theta0: Theta) -> Augmented:
+        """As `init`; a kernel without a finite state space has no states here."""
         theta, rest = eqx.partition(theta0, eqx.is_inexact_array)
         # dtypes and shapes only: nothing is evaluated
         g = jax.tree.map(jnp.zeros_like, theta)
-        memories = self.model.memories()
-        memory = {name: memory.kernel.init(memory.of(g)) for name, memory in memories.items()}
-        return Augmented(theta, memory, Fixed(rest))
+        memory = {
+            name: memory.markov.init(memory.of(g))
+            for name, memory in self.model.memories().items()
+            if isinstance(memory.kernel, AbstractMarkovKernel)
+        }
+        return Augmented(theta, memory, Fixed(rest), self.model.initial_velocity(theta))
 
     def unpack(self, s: Any, y: Augmented) -> tuple[Theta, Moments]:
         """`(theta, moments)` of a state; the raw moments, without bias correction."""
-        del s  # the readings of today do not need it
-        moments = {name: m.kernel.read(y.memory[name]) for name, m in self.model.memories().items()}
+        del s  # no model of today needs it
+        moments = {name: m.markov.read(y.memory[name]) for name, m in self._markov().items()}
         return eqx.combine(y.theta, y.fixed.tree), moments
 
     def loss(self, theta: Theta) -> Scalar:
@@ -102,37 +116,79 @@ class Equation(eqx.Module):
         return self.objective(theta) if self.args is None else self.objective(theta, self.args)
 
     def gradient(self, theta: PyTree[Array], fixed: Fixed) -> PyTree[Array]:
-        r"""$\nabla L + (\lambda/2)\,\theta$, at the floating arrays `theta`."""
+        r"""$\nabla L + (\lambda/2)\,\theta$, transformed, at the floating arrays `theta`."""
         g = jax.grad(lambda theta: self.loss(eqx.combine(theta, fixed.tree)))(theta)
         l2 = lambda g, theta: g + (0.5 * cast(self.model.l2, theta.dtype) * theta).astype(g.dtype)
-        return jax.tree.map(l2, g, theta)
+        return cast(self.model, dtype_of(theta)).transform(jax.tree.map(l2, g, theta))
+
+    def fraction_of(
+        self, s: Any, theta: PyTree[Array], g: PyTree[Array], moments: Moments
+    ) -> tuple[PyTree[Array], PyTree[Array]]:
+        """Numerator and denominator of the direction, given the gradient and the raw moments.
+
+        A memory that is read ahead is given at s + 1.
+        """
+        dtype = dtype_of(theta)
+        model, s = cast(self.model, dtype), jnp.asarray(s, dtype)
+        read = {name: m.as_read(s, moments[name], g) for name, m in model.memories().items()}
+        return model.fraction(s, theta, g, read)
 
     def fraction(
         self, s: Any, y: Augmented, g: PyTree[Array]
     ) -> tuple[PyTree[Array], PyTree[Array]]:
-        """Numerator and denominator of the direction, given the gradient."""
-        dtype = dtype_of(y.theta)
-        _, moments = self.unpack(s, y)
-        return cast(self.model, dtype).fraction(jnp.asarray(s, dtype), y.theta, g, moments)
+        """Numerator and denominator of the direction, given the gradient.
 
-    def rates(self, s: Any, y: Augmented, g: PyTree[Array], direction: PyTree[Array]) -> Augmented:
-        r"""The derivatives of parameters and memories, given gradient and direction. (E1)"""
+        A memory that is read ahead is foretold as if the gradient stayed as it is: the closure.
+        """
         dtype = dtype_of(y.theta)
+        moments = {}
+        for name, m in cast(self.model, dtype).memories().items():
+            state = y.memory[name]
+            if m.ahead:
+                held = jax.tree.map(lambda h: h[None], m.of(g))
+                state = m.markov.propagate(state, jnp.asarray(m.ahead, dtype), held)
+            moments[name] = m.markov.read(state)
+        return self.fraction_of(s, y.theta, g, moments)
+
+    def pull(self, s: Any, theta: PyTree[Array], direction: PyTree[Array]) -> PyTree[Array]:
+        r"""$-\alpha(s)\,(\mathrm{direction} + w\,\theta)$: the right-hand side of (E1) and (E6)."""
+        dtype = dtype_of(theta)
         model = cast(self.model, dtype)
         alpha = model.alpha(jnp.asarray(s, dtype))
-        velocity = jax.tree.map(
-            lambda d, theta: -alpha * (d + model.weight_decay * theta), direction, y.theta
-        )
+        return jax.tree.map(lambda d, x: -alpha * (d + model.weight_decay * x), direction, theta)
+
+    def rates(self, s: Any, y: Augmented, g: PyTree[Array], direction: PyTree[Array]) -> Augmented:
+        r"""The derivatives of parameters and memories, given gradient and direction. (E1), (E6)"""
+        pull = self.pull(s, y.theta, direction)
         memory = {
-            name: m.kernel.derivative(y.memory[name], m.of(g))
-            for name, m in model.memories().items()
+            name: m.markov.derivative(y.memory[name], m.of(g))
+            for name, m in cast(self.model, dtype_of(y.theta)).memories().items()
         }
-        return Augmented(velocity, memory, y.fixed)
+        if y.velocity is None:
+            return Augmented(pull, memory, y.fixed)
+        acceleration = jax.tree.map(lambda p, v: 2.0 * (p - v), pull, y.velocity)  # (E6)
+        return Augmented(y.velocity, memory, y.fixed, acceleration)
 
     def __call__(self, s: Any, y: Augmented, args: Any) -> Augmented:
         """The vector field, as diffrax calls it; `args` is not used."""
         g = self.gradient(y.theta, y.fixed)
         return self.rates(s, y, g, quotient(self.fraction(s, y, g)))
+
+    def _markov(self) -> dict[str, Any]:
+        """The memories that have states."""
+        memories = self.model.memories().items()
+        return {name: m for name, m in memories if isinstance(m.kernel, AbstractMarkovKernel)}
+
+
+def check_markov(model: AbstractModel) -> None:
+    """Raises if a kernel of `model` has no finite state space."""
+    for name, memory in model.memories().items():
+        if not isinstance(memory.kernel, AbstractMarkovKernel):
+            raise ValueError(
+                f"Argument `model` must have kernels with finitely many states, but {name!r} has "
+                f"{type(memory.kernel).__name__}. Use the method `idemodels.History()`, or replace "
+                "the kernel by `idemodels.fit_exponentials(kernel, horizon, tol)`."
+            )
 
 
 def quotient(fraction: tuple[PyTree[Array], PyTree[Array]]) -> PyTree[Array]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import optax
 
+from ._model import AbstractModel, MemoryModel
 from ._types import Moments
 
 # The names of the moments here, and of the fields of optax's states that hold them.
@@ -16,8 +17,14 @@ def first_of(opt_state: Any, name: str) -> Any:
     return found[0][1] if found else None
 
 
-def moments_from_optax(opt_state: Any) -> Moments:
-    """The raw moments in an optax state, under the names that trajectories use."""
+def moments_from_optax(opt_state: Any, model: AbstractModel | None = None) -> Moments:
+    """The raw moments in an optax state, under the names that trajectories use.
+
+    The twin of a `MemoryModel` keeps its memories' states, which that `model` can read.
+    """
+    if isinstance(model, MemoryModel):
+        memory = first_of(opt_state, "memory") or {}
+        return {name: model.memories()[name].markov.read(z) for name, z in memory.items()}
     moments = {}
     for name, fields in FIELDS.items():
         for field in fields:

@@ -29,6 +29,24 @@ class RESULTS(dfx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "The path diverged: theta grew beyond 1e8 times its first size. Lower `learning_rate`, or "
         "check the signs of the objective, of `l2` and of `weight_decay`."
     )
+    negative_second_moment = (
+        "The second moment fell below zero, where it was read as zero: with b2 < 1/2 its kernel "
+        "changes sign. Raise `b2` to 1/2 or more, lower `learning_rate`, or shorten `ts`; "
+        "`stats['num_clamped']` counts the steps."
+    )
+    fixed_point_not_reached = (
+        "The fixed point of the advanced equation was not reached: its residual, "
+        "`stats['residual']`, is above the tolerance. Shorten `ts`, lower `learning_rate`, raise "
+        "`max_sweeps`, or use the reading 'closure', its nearest ODE."
+    )
+    mesh_too_coarse = (
+        "The elements of the collocation are too few for the path: `stats['solver_error']` is "
+        "above the tolerance. Raise `elements`, or `tol`."
+    )
+    invalid_kernel = (
+        "A kernel is negative, infinite or NaN at a lag where it was sampled. The same call "
+        "outside of jit names it."
+    )
     step_too_small = (
         "The solver's step became too small for the precision of s: the equation is too stiff "
         "there, or not smooth. Raise `rtol`, use float64, or shorten `ts`."
@@ -47,11 +65,13 @@ class State(eqx.Module):
     - `theta`: the parameters; `None` where they are to come from `theta0`.
     - `memory`: dict from a memory's name to its states; leaves `(n, *shape)`, n the order of its
         kernel's linear system (1 for `Exponential` and `Constant`).
+    - `velocity`: d theta/ds, like `theta`, of a model of second order; else `None`.
     """
 
     s: Any
     theta: Theta
     memory: dict[str, PyTree[Any]]
+    velocity: PyTree[Any] = None
 
 
 class Trajectory(eqx.Module):
@@ -68,7 +88,8 @@ class Trajectory(eqx.Module):
     - `result`: an [`idemodels.RESULTS`][]; see [`idemodels.is_okay`][].
     - `stats`: dict of counts. `num_steps` (accepted and rejected), `num_rejected`,
         `num_gradients` (-1 where a solver of the user's does not tell), `implicit_from` (the step
-        from which an implicit solver was used; infinite if it never was).
+        from which an implicit solver was used; infinite if it never was). Each method and model
+        may add its own.
 
     Past a failure all values are NaN.
     """
@@ -80,7 +101,7 @@ class Trajectory(eqx.Module):
     moments: Moments
     result: Any
     stats: dict[str, Any]
-    memory: dict[str, PyTree[Any]] | None
+    states: State | None
     last: State | None
 
     @classmethod
@@ -109,8 +130,8 @@ class Trajectory(eqx.Module):
     def state_at(self, k: int) -> State:
         """The state at `ts[k]`, to go on from.
 
-        **Raises:** `ValueError` if the path kept no states (it was made with `save=`, or is not
-        from `solve`); its last one, `state_at(-1)`, is always kept. `IndexError` if there is no
+        **Raises:** `ValueError` if the path kept no states: it was made with `save=` (then its last
+        one, `state_at(-1)`, is kept), by `History`, or not by `solve`. `IndexError` if there is no
         `ts[k]`.
         """
         size = self.ts.shape[-1]
@@ -118,13 +139,17 @@ class Trajectory(eqx.Module):
             raise IndexError(f"Argument `k` must lie in [-{size}, {size}), but is {k}.")
         if self.last is not None and k % size == size - 1:
             return self.last
-        if self.memory is None:
+        if self.states is None:
+            if self.last is None:
+                raise ValueError(
+                    f"Argument `k` is {k}, but this path keeps no states: it was not made by "
+                    "`solve`, or by the method `History`, whose memories are their whole past."
+                )
             raise ValueError(
-                "Argument `k` must be -1, the last state, but is "
-                f"{k}: this path keeps no states. Call `solve` without `save`."
+                f"Argument `k` must be -1, the last state, but is {k}: this path keeps no states. "
+                "Call `solve` without `save`."
             )
-        at = lambda x: x[k] if eqx.is_inexact_array(x) else x
-        return State(self.ts[k], jax.tree.map(at, self.theta), jax.tree.map(at, self.memory))
+        return jax.tree.map(lambda x: x[k] if eqx.is_inexact_array(x) else x, self.states)
 
 
 def integrated_rate(alpha: Any, ts: Path) -> Path:

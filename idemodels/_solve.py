@@ -1,5 +1,6 @@
 """The one front door."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -8,13 +9,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, Bool, PyTree
 
 from ._checks import is_concrete
 from ._equation import Augmented, Equation, cast, dtype_of
-from ._method import AbstractMethod, Markov
-from ._method.base import Answer, Problem
-from ._model import AbstractModel
+from ._method import AbstractMethod, FixedPoint, History, Markov
+from ._method.base import Answer, Problem, describe
+from ._model import AbstractModel, MemoryModel, SecondOrderAdam
 from ._optax_state import FIELDS, first_of, moments_from_optax
 from ._parameters import as_parameters, check_model, check_objective
 from ._results import (
@@ -26,7 +27,10 @@ from ._results import (
     is_okay,
     losses,
 )
-from ._types import Objective, Path, Theta
+from ._types import Moments, Objective, Path, Scalar, Theta
+
+# In the order in which they are tried where the user names none.
+_METHODS = (Markov(), FixedPoint(), History())
 
 
 def solve(
@@ -56,7 +60,9 @@ def solve(
         leaf is held fixed. A number alone will do.
     - `ts`: where the path is wanted, in optimizer steps: shape `(T,)`, increasing, from 0, or from
         `state0.s`. Not where the solver steps.
-    - `method`: [`idemodels.Markov`][] if `None`.
+    - `method`: if `None`, what the model needs: [`idemodels.Markov`][]; [`idemodels.FixedPoint`][]
+        where a moment is read ahead; [`idemodels.History`][] where a kernel has no finite state
+        space.
     - `state0`: where to go on from: `trajectory.state_at(k)`, or
         [`idemodels.state_from_optax`][]. Its theta, where it has one, replaces `theta0`.
     - `save`: `save(s, theta, moments)`, kept in the place of theta, so that the path of a large
@@ -73,25 +79,26 @@ def solve(
     at `theta0`; `RuntimeError` with advice if the solve fails and `throw` is set.
     """
     check_model(model, AbstractModel, "a model such as `idemodels.Adam(0.1)`")
-    method = Markov() if method is None else method
-    check_method(method)
+    method = _default_method(model) if method is None else method
+    check_method(method, model)
     if state0 is not None and state0.theta is not None:
         theta0 = state0.theta
     theta, rest = as_parameters(theta0)
     dtype = dtype_of(theta)
     check_objective(objective, eqx.combine(theta, rest), args)
     start = None if state0 is None else state0.s
+    given = ts
     ts, valid = as_steps(ts, start, resumed=state0 is not None, dtype=dtype)
+    method = method.prepare(given, state0)
     held = Held(objective, rest)
-    memory = None if state0 is None else state0.memory
     equation = Equation(cast(model, dtype), held, args)
-    problem = _prepare(equation, theta, memory, ts, valid, save)
+    problem = _prepare(equation, theta, _states_of(state0), ts, valid, save)
     if is_concrete(problem.g0):
         check_gradient(problem.g0)
     adjoint = dfx.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     answer = method.run(problem, adjoint)
     trajectory = _report(problem, answer)
-    return _raise(trajectory) if throw else trajectory
+    return _raise(trajectory, answer.s) if throw else trajectory
 
 
 class Held(eqx.Module):
@@ -110,21 +117,26 @@ class _Keep(eqx.Module):
     equation: Equation
     save: Callable[..., PyTree[Any]] | None
 
-    def __call__(self, s: Any, y: Augmented) -> PyTree[Any]:
+    def __call__(self, s: Any, y: Augmented, moments: Moments | None = None) -> PyTree[Any]:
+        if self.save is None and moments is None:
+            return {"state": State(s, y.theta, y.memory, y.velocity)}
         if self.save is None:
-            return {"theta": y.theta, "memory": y.memory}
-        theta, moments = self.equation.unpack(s, y)
-        theta = eqx.combine(theta, self.equation.objective.rest)  # pyright: ignore
+            return {"theta": y.theta, "moments": moments}
+        moments = self.equation.unpack(s, y)[1] if moments is None else moments
+        theta = eqx.combine(y.theta, self.equation.objective.rest)  # pyright: ignore
         saved = jax.tree.map(jnp.asarray, self.save(s, theta, moments))
         return {"saved": saved, "loss": self.equation.loss(y.theta)}
 
 
 @eqx.filter_jit
-def _prepare(equation: Equation, theta, memory, ts, valid, save) -> Problem:
-    y0 = equation.init(theta)
-    if memory is not None:
+def _prepare(equation: Equation, theta, state0, ts, valid, save) -> Problem:
+    y0 = equation.start(theta)
+    if state0 is not None:
         like = lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape)
-        y0 = eqx.tree_at(lambda y: y.memory, y0, jax.tree.map(like, memory, y0.memory))
+        y0 = dataclasses.replace(y0, memory=jax.tree.map(like, state0.memory, y0.memory))
+        if state0.velocity is not None:
+            velocity = jax.tree.map(like, state0.velocity, y0.velocity)
+            y0 = dataclasses.replace(y0, velocity=velocity)
     g0 = equation.gradient(y0.theta, y0.fixed)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(g0)]))
     valid = valid & finite & equation.model.valid()
@@ -139,48 +151,94 @@ def _finish(problem: Problem, answer: Answer) -> tuple[Any, ...]:
     times = integrated_rate(equation.model.alpha, ts)
     if "saved" in kept:
         return times, kept["saved"], kept["loss"], None, answer.y
-    path_loss = losses(equation.loss, kept["theta"])
-    return times, kept["theta"], path_loss, kept["memory"], answer.y
+    path = kept["state"].theta if "state" in kept else kept["theta"]
+    path_loss = losses(equation.loss, path)
+    return times, path, path_loss, kept, answer.y
 
 
 def _report(problem: Problem, answer: Answer) -> Trajectory:
-    times, theta, loss, memory, y = _finish(problem, answer)
+    times, theta, loss, kept, y = _finish(problem, answer)
     rest = problem.equation.objective.rest  # pyright: ignore[reportFunctionMemberAccess]
-    moments = {}
-    if memory is not None:
+    memories = problem.equation.model.memories()
+    moments, states = {}, None
+    if kept is not None:
         theta = eqx.combine(theta, rest)
-        read = lambda kernel, z: jax.vmap(kernel.read)(z)
-        memories = problem.equation.model.memories()
-        moments = {name: read(m.kernel, memory[name]) for name, m in memories.items()}
-    last = State(answer.s, eqx.combine(y.theta, rest), y.memory)
-    return Trajectory(
-        problem.ts, times, theta, loss, moments, answer.result, answer.stats, memory, last
-    )
+        moments = kept.get("moments", {})
+    if kept is not None and "state" in kept:
+        states = dataclasses.replace(kept["state"], s=problem.ts, theta=theta)
+        moments = {
+            name: jax.vmap(m.markov.read)(states.memory[name]) for name, m in memories.items()
+        }
+    last = None
+    if y.memory.keys() == memories.keys():
+        last = State(answer.s, eqx.combine(y.theta, rest), y.memory, y.velocity)
+    stats = answer.stats
+    if isinstance(problem.equation.model, SecondOrderAdam) and states is not None:
+        stats = {**stats, "positivity_guaranteed": _guaranteed(problem, states.theta)}
+    return Trajectory(problem.ts, times, theta, loss, moments, answer.result, stats, states, last)
 
 
-def _raise(trajectory: Trajectory) -> Trajectory:
+@eqx.filter_jit
+def _guaranteed(problem: Problem, thetas: Theta) -> Bool[Array, " t"]:
+    """Up to which of `ts` the paper's lemma says that the second moment is positive."""
+    equation: Any = problem.equation
+    thetas = eqx.filter(thetas, eqx.is_inexact_array)
+    gradients = jax.lax.map(lambda x: equation.gradient(x, problem.y0.fixed), thetas)
+
+    def leaf(g):
+        squared = g * g
+        least, most = jax.lax.cummin(squared), jax.lax.cummax(squared)
+        holds = equation.model.moment_stays_positive(least, most) & jnp.isfinite(g)
+        return jnp.all(holds.reshape(holds.shape[0], -1), axis=1)
+
+    return jnp.all(jnp.stack(jax.tree.leaves(jax.tree.map(leaf, gradients))), axis=0)
+
+
+def _raise(trajectory: Trajectory, reached: Scalar) -> Trajectory:
     result = trajectory.result
     if not is_concrete(trajectory):
         return result.error_if(trajectory, ~is_okay(result))
     if not bool(jnp.all(is_okay(result))):
-        reached = float(trajectory.last.s)  # pyright: ignore[reportOptionalMemberAccess]
         raise RuntimeError(
-            f"The solve stopped at s = {reached:.6g} of {float(trajectory.ts[-1]):.6g}. "
+            f"The solve stopped at s = {float(reached):.6g} of {float(trajectory.ts[-1]):.6g}. "
             f"{RESULTS[result]} Pass `throw=False` to get what was computed."
         )
     return trajectory
 
 
-def check_method(method: Any) -> None:
-    """Raises unless `method` is one of ours."""
-    if isinstance(method, AbstractMethod):
-        return
-    hint = ""
-    if isinstance(method, dfx.AbstractSolver):
-        hint = f" For a diffrax solver write `idemodels.Markov({type(method).__name__}())`."
-    raise ValueError(
-        f"Argument `method` must be a method such as `idemodels.Markov()`, but is {method!r}.{hint}"
-    )
+def _default_method(model: AbstractModel) -> AbstractMethod:
+    """The first of the methods that solves the equation; that of `check_method` if none does."""
+    return next((method for method in _METHODS if method.solves(model)), _METHODS[0])
+
+
+def check_method(method: Any, model: AbstractModel) -> None:
+    """Raises unless `method` is one of ours, and one for the equation of `model`."""
+    if not isinstance(method, AbstractMethod):
+        hint = ""
+        if isinstance(method, dfx.AbstractSolver):
+            hint = f" For a diffrax solver write `idemodels.Markov({type(method).__name__}())`."
+        raise ValueError(
+            "Argument `method` must be a method such as `idemodels.Markov()`, but is "
+            f"{method!r}.{hint}"
+        )
+    if not method.solves(model):
+        raise ValueError(
+            f"Argument `method` must be one that solves the equation of this model, "
+            f"{describe(model)}, but is {type(method).__name__}. {_advice(model)}"
+        )
+
+
+def _advice(model: AbstractModel) -> str:
+    fitting = [f"`idemodels.{type(m).__name__}()`" for m in _METHODS if m.solves(model)]
+    if fitting:
+        return f"Use {' or '.join(fitting)}."
+    advice = "No method does: replace its kernel by `idemodels.fit_exponentials(kernel, ...)`"
+    return f"{advice}, and use `idemodels.FixedPoint()`."
+
+
+def _states_of(state0: State | None) -> State | None:
+    """What of a state goes into the equation: not the step, which may be a Python number."""
+    return None if state0 is None else State(None, None, state0.memory, state0.velocity)
 
 
 def check_gradient(g: PyTree[Any]) -> None:
@@ -253,6 +311,21 @@ def state_from_optax(model: AbstractModel, opt_state: Any) -> State:
     **Raises:** `ValueError` if `opt_state` has not the model's moments.
     """
     check_model(model, AbstractModel, "a model such as `idemodels.Adam(0.1)`")
+    count = first_of(opt_state, "count")
+    if isinstance(model, MemoryModel):
+        memory = first_of(opt_state, "memory")
+        if memory is None or memory.keys() != model.memories().keys():
+            names = ", ".join(repr(name) for name in model.memories())
+            raise ValueError(
+                f"Argument `opt_state` must have the memories {names} of the twin of this model, "
+                f"but is {type(opt_state).__name__} without them."
+            )
+        return State(count, None, eqx.filter(memory, eqx.is_inexact_array))
+    if model.inertial:
+        raise ValueError(
+            f"Argument `model` must be of first order, but is {type(model).__name__}: an "
+            "optimizer's state has neither its velocity nor the derivatives of its moments."
+        )
     moments = moments_from_optax(opt_state)
     missing = [name for name in model.memories() if name not in moments]
     if missing:
@@ -261,7 +334,6 @@ def state_from_optax(model: AbstractModel, opt_state: Any) -> State:
             f"Argument `opt_state` must have the field {wanted} of the twin of "
             f"{type(model).__name__}, but is {type(opt_state).__name__} without it."
         )
-    count = first_of(opt_state, "count")
     # the memories of these models have one state each
     memory = {
         name: jax.tree.map(lambda x: x[None] if eqx.is_inexact_array(x) else x, moments[name])

@@ -9,7 +9,23 @@ import references as ref
 
 import idemodels as ide
 
-KERNELS = [ide.Exponential(0.1), ide.Exponential(0.001), ide.Exponential(1.0), ide.Constant()]
+# with a state space, and without
+KERNELS = [
+    ide.Exponential(0.1),
+    ide.Exponential(0.001),
+    ide.Exponential(1.0),
+    ide.Constant(),
+    ide.SecondOrder(0.9),
+    ide.SecondOrder(0.5),
+    ide.SecondOrder(0.2),
+    ide.SumOfExponentials([0.5, -0.1, 0.01], [2.0, 0.3, 0.0]),
+]
+OTHER_KERNELS = [
+    ide.PowerLaw(0.5),
+    ide.PowerLaw(1.0),
+    ide.FunctionKernel(lambda s: 1.0 / (1.0 + s) ** 2),
+    ide.FunctionKernel(lambda s: s**-0.7 * jnp.exp(-s), exponent=0.3),
+]
 
 # every model, reading and rate, with a learning rate of 0.1
 MODELS = {

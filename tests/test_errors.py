@@ -26,6 +26,11 @@ def solve(model=None, objective=QUADRATIC, theta0=1.0, ts=TS, **options):
     return ide.solve(ide.Adam(0.1) if model is None else model, objective, theta0, ts, **options)
 
 
+def power_law(**options):
+    memory = ide.Memory(ide.PowerLaw(0.5), lambda g: g**2, debias=True, **options)
+    return ide.MemoryModel({"v": memory}, lambda s, theta, g, moments: g, 0.1)
+
+
 CONSTRUCTORS = {
     "b1 above": (lambda: ide.Adam(0.1, b1=1.2), r"`b1` must lie in \[0, 1\), but is 1.2"),
     "b2 at one": (lambda: ide.Adam(0.1, b2=1.0), r"`b2` must lie in \[0, 1\), but is 1.0"),
@@ -52,9 +57,51 @@ CONSTRUCTORS = {
         lambda: ide.Adam(0.1, rate="match"),
         "`rate` must be one of 'paper', 'matched', but is 'match'. Did you mean 'matched'",
     ),
-    "advanced": (
-        lambda: ide.AdaGrad(0.1, reading="advanced"),
-        "`reading` must be 'closure' or 'causal', but is 'advanced'.*`FixedPoint`",
+    "reading of Adam": (
+        lambda: ide.Adam(0.1, reading="closure"),
+        "`reading` must be one of 'causal', 'advanced', but is 'closure'",
+    ),
+    "second order zero": (
+        lambda: ide.SecondOrderAdam(0.1, b1=0.0),
+        r"`b1` must lie in \(0, 1\), but is 0.0",
+    ),
+    "second order one": (
+        lambda: ide.SecondOrderAdam(0.1, b2=1.0),
+        r"`b2` must lie in \(0, 1\), but is 1.0",
+    ),
+    "velocity": (
+        lambda: ide.SecondOrderAdam(0.1, velocity0=np.inf),
+        "`velocity0` must be finite, but is inf",
+    ),
+    "tol": (lambda: ide.FixedPoint(tol=0.0), "`tol` must be a positive number, but is 0.0"),
+    "residual_tol": (lambda: ide.FixedPoint(residual_tol=-1), "`residual_tol` must be a positive"),
+    "extension": (lambda: ide.FixedPoint(extension="2"), "`extension` must be a positive number"),
+    "elements": (lambda: ide.FixedPoint(elements=0), "`elements` must be a positive integer, .* 0"),
+    "max_sweeps": (lambda: ide.FixedPoint(max_sweeps=1.5), "`max_sweeps` must be a positive int"),
+    "memories": (
+        lambda: ide.MemoryModel([ide.Constant()], lambda s, theta, g, moments: g, 0.1),
+        r"`memories` must be a dict from names to `idemodels.Memory`, but is \[",
+    ),
+    "memory": (
+        lambda: ide.MemoryModel({"v": ide.Constant()}, lambda s, theta, g, moments: g, 0.1),
+        "`memories` must be a dict from names to `idemodels.Memory`, but has 'v': Constant",
+    ),
+    "direction": (
+        lambda: ide.MemoryModel({}, 3, 0.1),
+        r"`direction` must be callable, `direction\(s, theta, g, moments\)`, but is 3",
+    ),
+    "transform": (
+        lambda: ide.MemoryModel({}, lambda s, theta, g, moments: g, 0.1, transform=1.0),
+        r"`transform` must be callable, `transform\(g\)`, but is 1.0",
+    ),
+    "kernel": (
+        lambda: ide.Memory(lambda lag: lag, lambda g: g),
+        r"`kernel` must be a kernel such as .*`idemodels.FunctionKernel\(f\)`",
+    ),
+    "feature": (lambda: ide.Memory(ide.Constant(), 2), "`feature` must be callable, but is 2"),
+    "ahead": (
+        lambda: ide.Memory(ide.Constant(), lambda g: g, ahead=2),
+        "`ahead` must be 0 or 1, but is 2",
     ),
     "kernel rate": (lambda: ide.Exponential(0.0), "`rate` must be positive and finite, but is 0.0"),
     "rtol": (lambda: ide.Markov(rtol=0.0), "`rtol` must be a positive number, but is 0.0"),
@@ -108,6 +155,32 @@ SOLVES = {
         r"must have a finite gradient at `theta0`, but has nan there \(1 of 2 components",
     ),
     "model": (dict(model=optax.adam(0.1)), "`model` must be a model such as"),
+    "method for advanced": (
+        dict(model=ide.RMSProp(0.1, reading="advanced"), method=ide.Markov()),
+        r"`method` must be one that solves the equation of this model, RMSProp, which reads 'v' at "
+        r"s \+ 1, but is Markov. Use `idemodels.FixedPoint\(\)`",
+    ),
+    "method for causal": (
+        dict(model=ide.AdaGrad(0.1, reading="causal"), method=ide.History()),
+        r"AdaGrad, whose velocity is infinite at s = 0, but is History. Use `idemodels.Markov\(\)`",
+    ),
+    "method for Adam": (
+        dict(method=ide.FixedPoint()),
+        r"Adam, but is FixedPoint. Use `idemodels.Markov\(\)` or `idemodels.History\(\)`",
+    ),
+    "method for a power law": (
+        dict(model=power_law(), method=ide.Markov()),
+        r"MemoryModel, whose 'v' has the kernel PowerLaw without finitely many states, but is "
+        r"Markov. Use `idemodels.History\(\)`",
+    ),
+    "no method": (
+        dict(model=power_law(ahead=1)),
+        r"but is Markov. No method does: replace its kernel by `idemodels.fit_exponentials",
+    ),
+    "direction's structure": (
+        dict(model=ide.MemoryModel({}, lambda s, theta, g, moments: (g, g), 0.1)),
+        "`direction` must return a pytree like `theta`",
+    ),
     "method": (
         dict(method=dfx.Tsit5()),
         r"`method` must be a method such as `idemodels.Markov\(\)`.*Markov\(Tsit5\(\)\)",
@@ -153,6 +226,27 @@ def test_a_foreign_optimizer_state_is_refused():
     state = optax.sgd(0.1).init(jnp.ones(1))
     with pytest.raises(ValueError, match="`opt_state` must have the field 'mu', 'nu' .* Adam"):
         ide.state_from_optax(ide.Adam(0.1), state)
+
+
+def test_a_memory_without_states_has_no_discrete_step_and_no_ode():
+    with pytest.raises(
+        ValueError, match=r"for `.optax\(\)`, but 'v' has PowerLaw.*fit_exponential"
+    ):
+        power_law().optax()
+    with pytest.raises(
+        ValueError, match=r"'v' has PowerLaw. Use the method `idemodels.History\(\)"
+    ):
+        ide.Equation(power_law(), QUADRATIC).init(jnp.ones(1))
+
+
+def test_the_twin_of_a_memory_model_wants_the_parameters():
+    model = ide.MemoryModel({}, lambda s, theta, g, moments: g, 0.1)
+    with pytest.raises(ValueError, match=r"`params` must be given to `update`"):
+        model.optax().update(jnp.ones(1), model.optax().init(jnp.ones(1)))
+    with pytest.raises(ValueError, match="must have the memories 'v' of the twin of this model"):
+        ide.state_from_optax(power_law(), optax.sgd(0.1).init(jnp.ones(1)))
+    with pytest.raises(ValueError, match="`model` must be of first order, but is SecondOrderAdam"):
+        ide.state_from_optax(ide.SecondOrderAdam(0.1), optax.adam(0.1).init(jnp.ones(1)))
 
 
 def test_compare_wants_the_same_steps_and_parameters():

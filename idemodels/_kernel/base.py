@@ -2,11 +2,12 @@
 
 import abc
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._types import Scalar
 
@@ -14,14 +15,37 @@ from .._types import Scalar
 class AbstractKernel(eqx.Module):
     r"""The weight, per optimizer step, that a value seen `lag` steps ago still has: $K(s)$ in (E1).
 
-    A kernel is given twice: in closed form (`evaluate`), and as a linear system with finitely many
-    states (`state_space`), $K(s) = C e^{As} B$, so that the memory integral becomes an ODE. The
-    states of a memory carry a leading axis of length n, the order of that system.
+    One with finitely many states is an [`idemodels.AbstractMarkovKernel`][] and can be solved by
+    every method; any other needs [`idemodels.History`][].
     """
+
+    @property
+    def exponent(self) -> Any:
+        r"""$a$, where $K(s) \sim s^{a-1}$ at small lags: 1 unless the kernel is singular there."""
+        return 1.0
 
     @abc.abstractmethod
     def evaluate(self, lag: Float[Array, "*s"]) -> Float[Array, "*s"]:
         """The closed form $K(s)$, unit 1/step; zero for negative lags (`lag` in steps)."""
+
+    @abc.abstractmethod
+    def integral(self, lag: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        r"""$\int_0^s K$: what a feature that never changed is weighed with after `lag` steps.
+
+        To rounding, relative to itself, however small `lag` is; 0 at 0.
+        """
+
+    def matrix(self, ts: Float[Array, " t"]) -> Float[Array, "t t"]:
+        """The dense matrix $K(t_i - t_j)$."""
+        return self.evaluate(ts[:, None] - ts[None, :])
+
+
+class AbstractMarkovKernel(AbstractKernel):
+    r"""A kernel with finitely many states, $K(s) = C e^{As} B$: its integral is an ODE as well.
+
+    It is given twice, in closed form (`evaluate`) and as that linear system (`state_space`). The
+    states of a memory carry a leading axis of length n, the order of the system.
+    """
 
     @abc.abstractmethod
     def state_space(
@@ -38,10 +62,6 @@ class AbstractKernel(eqx.Module):
         **Returns:** `(E, W)` such that $z(h) = E z(0) + \sum_j W_j c_j$ where the input is
         $u(\tau) = \sum_j c_j \tau^j$, $0 \le \tau \le h$, $j$ = 0..`degree`.
         """
-
-    def matrix(self, ts: Float[Array, " t"]) -> Float[Array, "t t"]:
-        """The dense matrix $K(t_i - t_j)$."""
-        return self.evaluate(ts[:, None] - ts[None, :])
 
     def init(self, feature: PyTree[Array]) -> PyTree[Array]:
         """The empty memory of a feature shaped like this one: zeros of shape `(n, *shape)`."""
@@ -81,20 +101,68 @@ class AbstractKernel(eqx.Module):
 
 
 class Memory(eqx.Module):
-    """A feature of the gradient, remembered under a kernel: one `moment_i` of (E1).
+    r"""A feature of the gradient, remembered under a kernel: one `moment_i` of (E1).
 
     **Arguments:**
 
-    - `kernel`: how long, an [`AbstractKernel`][].
+    - `kernel`: how long, an [`idemodels.AbstractKernel`][].
     - `feature`: what, a function of one leaf of the gradient: `lambda g: g**2`.
+    - `debias`: whether the direction gets the moment divided by $\int_0^s K$, a weighted mean of
+        the feature, as `optax.ema` has it; at s = 0 the feature itself. For an `Exponential` of
+        rate $-\ln b$ that is the bias correction $1 - b^s$ of Adam.
+    - `ahead`: how many steps ahead of s the direction reads it: 0, or 1, which makes the equation
+        an advanced one, for [`idemodels.FixedPoint`][].
+
+    **Raises:** `ValueError` if an argument is not as above.
     """
 
     kernel: AbstractKernel
     feature: Callable[[Array], Array]
+    debias: bool = eqx.field(default=False, static=True, kw_only=True)
+    ahead: int = eqx.field(default=0, static=True, kw_only=True)
+
+    def __check_init__(self):
+        if not isinstance(self.kernel, AbstractKernel):
+            raise ValueError(
+                "Argument `kernel` must be a kernel such as `idemodels.Exponential(0.1)`, but is "
+                f"{self.kernel!r}. A function of the lag goes in as `idemodels.FunctionKernel(f)`."
+            )
+        if not callable(self.feature):
+            raise ValueError(f"Argument `feature` must be callable, but is {self.feature!r}.")
+        if self.ahead not in (0, 1):
+            raise ValueError(f"Argument `ahead` must be 0 or 1, but is {self.ahead!r}.")
+
+    @property
+    def markov(self) -> AbstractMarkovKernel:
+        """The kernel, where it is known to have finitely many states."""
+        assert isinstance(self.kernel, AbstractMarkovKernel)
+        return self.kernel
 
     def of(self, gradient: PyTree[Array]) -> PyTree[Array]:
         """The feature of every leaf of `gradient`."""
         return jax.tree.map(self.feature, gradient)
+
+    def as_read(self, s: Scalar, moment: PyTree[Array], gradient: PyTree[Array]) -> PyTree[Array]:
+        """What the direction gets: the raw moment, divided by the kernel's integral to debias it.
+
+        **Arguments:**
+
+        - `moment`: at s, or where the memory is read ahead, at s + `ahead`.
+        - `gradient`: at s; in the limit at s = 0 it stands for all that was seen.
+        """
+        if not self.debias:
+            return moment
+        lag = jnp.asarray(s) + self.ahead
+        started = lag > 0
+        total = self.kernel.integral(jnp.where(started, lag, 1.0))
+        mean = lambda m, h: jnp.where(started, m / total.astype(m.dtype), h)
+        return jax.tree.map(mean, moment, self.of(gradient))
+
+
+def as_lag(lag: ArrayLike) -> Float[Array, "*s"]:
+    """A lag or lags as a floating array, in their own precision."""
+    lag = jnp.asarray(lag)
+    return lag if jnp.issubdtype(lag.dtype, jnp.floating) else lag.astype(jnp.result_type(float))
 
 
 def _matvec(A: Float[Array, "n k"], z: Float[Array, "k *shape"]) -> Float[Array, "n *shape"]:

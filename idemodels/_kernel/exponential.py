@@ -1,13 +1,14 @@
 """Forgetting at a constant rate."""
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from .._checks import as_hyperparameter, check_positive
-from .._types import Hyperparameter, Scalar
-from .base import AbstractKernel
+from .._types import Hyperparameter
+from .base import AbstractMarkovKernel, as_lag
 
 
-class Exponential(AbstractKernel):
+class Exponential(AbstractMarkovKernel):
     r"""Exponential forgetting: $K(s) = d\, e^{-ds}$ for $s \ge 0$. (E5)
 
     Source: Heredia (2024), arXiv:2411.09734, with time counted in optimizer steps: $d = 1 - b$
@@ -30,8 +31,15 @@ class Exponential(AbstractKernel):
 
     def evaluate(self, lag):
         """**Returns:** the weights, in the shape of `lag` (in steps); unit 1/step."""
-        kept = self.rate * jnp.exp(-self.rate * jnp.maximum(lag, 0.0))  # (E5)
+        lag = as_lag(lag)
+        rate = jnp.asarray(self.rate, lag.dtype)
+        kept = rate * jnp.exp(-rate * jnp.where(lag < 0, 0.0, lag))  # (E5)
         return jnp.where(lag < 0, 0.0, kept)  # without the clamp above, NaN gradients
+
+    def integral(self, lag):
+        r"""**Returns:** $1 - e^{-ds}$."""
+        lag = as_lag(lag)
+        return -jnp.expm1(-jnp.asarray(self.rate, lag.dtype) * jnp.where(lag < 0, 0.0, lag))
 
     def state_space(self):
         r"""**Returns:** $z' = -d z + d u$, read as it is. (E5)"""
@@ -40,21 +48,21 @@ class Exponential(AbstractKernel):
 
     def propagator(self, h, degree):
         r"""**Returns:** $e^{-dh}$ and $d \int_0^h e^{-d(h-\tau)} \tau^j d\tau$, j = 0..`degree`."""
-        h = jnp.asarray(h)
-        rate = jnp.asarray(self.rate, h.dtype)
-        weights = [h**j * _moment(rate * h, j) for j in range(degree + 1)]
-        return jnp.exp(-rate * h).reshape(1, 1), jnp.stack(weights)[:, None]
+        h = as_lag(h)
+        x = jnp.asarray(self.rate, h.dtype) * h
+        # the first without a division: with h = 1 it is the optimizer's own update, to rounding
+        weights = [-jnp.expm1(-x)]
+        weights += [h**j * (x * remembered_power(x, j)) for j in range(1, degree + 1)]
+        return jnp.exp(-x).reshape(1, 1), jnp.stack(weights)[:, None]
 
 
-def _moment(x: Scalar, j: int) -> Scalar:
-    r"""$x \int_0^1 e^{-x(1-u)} u^j du$, to rounding for every $x \ge 0$."""
-    if j == 0:
-        return -jnp.expm1(-x)
-    # Integration by parts gives I_j = 1 - (j/x) I_{j-1}, which loses digits while x is small; there
+def remembered_power(x: Float[Array, "*n"], j: int) -> Float[Array, "*n"]:
+    r"""$\int_0^1 e^{-x(1-u)} u^j du$, to rounding for every $x \ge 0$, elementwise."""
+    # Integration by parts gives I_j = (1 - j I_{j-1})/x, which loses digits while x is small; there
     # the series of e^{xu}, whose terms are all positive.
     small = x < 8.0
     near = jnp.where(small, x, 1.0)
-    term, series = 1.0, 0.0
+    term, series = jnp.ones_like(x), jnp.zeros_like(x)
     for k in range(48):
         series = series + term / (k + j + 1)
         term = term * near / (k + 1)
@@ -62,4 +70,4 @@ def _moment(x: Scalar, j: int) -> Scalar:
     recursion = -jnp.expm1(-far)
     for i in range(1, j + 1):
         recursion = 1.0 - i / far * recursion
-    return jnp.where(small, near * jnp.exp(-near) * series, recursion)
+    return jnp.where(small, jnp.exp(-near) * series, recursion / far)

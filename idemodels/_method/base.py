@@ -10,6 +10,8 @@ import jax
 from jaxtyping import Array, PyTree
 
 from .._equation import Augmented, Equation
+from .._kernel import AbstractMarkovKernel
+from .._model import AbstractModel
 from .._types import Count, Flag, Path, Scalar
 
 
@@ -18,7 +20,8 @@ class Problem(eqx.Module):
 
     - `y0`, `g0`: state and gradient at `ts[0]`.
     - `ts`: where the path is wanted, increasing.
-    - `keep`: `keep(s, y)`, what is wanted there; a pytree of arrays.
+    - `keep`: `keep(s, y, moments)`, what is wanted there; a pytree of arrays. Without `moments`
+        they are read off the states in `y`.
     - `valid`: where it is False nothing is to be computed.
     """
 
@@ -26,7 +29,7 @@ class Problem(eqx.Module):
     y0: Augmented
     g0: PyTree[Array]
     ts: Path
-    keep: Callable[[Any, Augmented], PyTree[Array]]
+    keep: Callable[..., PyTree[Array]]
     valid: Flag
 
     @property
@@ -39,7 +42,7 @@ class Answer(eqx.Module):
     """What a method found.
 
     - `kept`: what `keep` returned, with a leading axis T; NaN past `s`.
-    - `s`, `y`: how far it came, and the state there.
+    - `s`, `y`: how far it came, and the state there; a memory is left out whose kernel has none.
     """
 
     kept: PyTree[Array]
@@ -53,5 +56,41 @@ class AbstractMethod(eqx.Module):
     """How an equation is solved."""
 
     @abc.abstractmethod
+    def solves(self, model: AbstractModel) -> bool:
+        """Whether the equation of `model` is one for this method."""
+
+    def prepare(self, ts: Any, state0: Any) -> "AbstractMethod":
+        """Itself, or one that knows what it must of the arguments of `solve`, before they are traced.
+
+        **Raises:** `ValueError` if it cannot do with them.
+        """
+        del ts, state0
+        return self
+
+    @abc.abstractmethod
     def run(self, problem: Problem, adjoint: dfx.AbstractAdjoint) -> Answer:
         """Solves `problem`; a failure is a value of `Answer.result`, never raised."""
+
+
+def is_markov(model: AbstractModel) -> bool:
+    """Whether every kernel has a finite state space."""
+    return all(isinstance(m.kernel, AbstractMarkovKernel) for m in model.memories().values())
+
+
+def is_advanced(model: AbstractModel) -> bool:
+    """Whether a memory is read ahead of s."""
+    return any(m.ahead for m in model.memories().values())
+
+
+def describe(model: AbstractModel) -> str:
+    """What makes the equation hard, in words for a message."""
+    words = []
+    for name, m in model.memories().items():
+        kernel = type(m.kernel).__name__
+        if not isinstance(m.kernel, AbstractMarkovKernel):
+            words.append(f"whose {name!r} has the kernel {kernel} without finitely many states")
+        if m.ahead:
+            words.append(f"which reads {name!r} at s + {m.ahead}")
+    if model.singular_start:
+        words.append("whose velocity is infinite at s = 0")
+    return f"{type(model).__name__}, {' and '.join(words)}" if words else type(model).__name__

@@ -79,6 +79,6 @@ class LogTime(AbstractClock):
     def _rates(self, t: Any, y: Augmented, args: Any) -> Augmented:
         s, original = self.at(t, y)
         rates = self.equation(s, original, args)
-        theta = jax.tree.map(lambda v: s * v, rates.theta)
+        theta, velocity = jax.tree.map(lambda v: s * v, (rates.theta, rates.velocity))
         memory = jax.tree.map(lambda rate, q: rate - q, rates.memory, y.memory)
-        return Augmented(theta, memory, y.fixed)
+        return Augmented(theta, memory, y.fixed, velocity)

@@ -1,5 +1,6 @@
 """The step-size controller of `Markov`: diffrax's own, in the equation's units, with guards."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,7 @@ class GuardState(eqx.Module):
     pid: Any
     attempts: Count
     forced: Count  # the smallest steps among them
+    clamped: Count  # the accepted ones at whose end a memory is negative that must not be
     progress: Scalar  # the running mean of the way made in one attempt
     reason: Count
 
@@ -45,6 +47,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     - `end`: where the leg ends.
     - `patience`: attempts that the leg may be expected to take in all before it is handed over as
         stiff; `None` never hands over.
+    - `negative`: whether a state has a negative memory that must not be.
     """
 
     rtol: Any
@@ -52,8 +55,9 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     unit: PyTree[Array]
     limit: Scalar
     end: Scalar
-    patience: int | None = eqx.field(static=True)
+    patience: Any
     norm: Callable[[PyTree[Array]], Scalar] = eqx.field(static=True)
+    negative: Callable[[Augmented], Flag]
 
     def wrap(self, direction):
         del direction  # forwards only
@@ -63,16 +67,17 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         t1, pid = self._pid(t0).init(terms, t0, t1, y0, dt0, args, func, error_order)
         zero = jnp.zeros((), int)
         pid = (*pid[:2], jnp.zeros((), bool))
-        return t1, GuardState(pid, zero, zero, jnp.asarray(dt0, jnp.result_type(t0)), zero)
+        pace = jnp.asarray(dt0, jnp.result_type(t0))
+        return t1, GuardState(pid, zero, zero, zero, pace, zero)
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
     ):
         old = controller_state
-        finite = _all_finite(y1_candidate)
+        finite = all_finite(y1_candidate)
         scale = lambda tree: jax.tree.map(jnp.divide, tree, self.unit)
         y_error = jax.tree.map(lambda e: jnp.where(finite, e, jnp.inf), scale(y_error))
-        before, after = scale(y0), scale(y1_candidate)
+        before, after = (_by_memory(scale(y)) for y in (y0, y1_candidate))
         # The error allowed grows with the state, so a step that leaps away would excuse itself.
         after = jax.tree.map(lambda a, b: jnp.minimum(abs(a), 10.0 * (abs(b) + 1.0)), after, before)
         forced = old.pid[2]  # diffrax accepts whatever the smallest step yields
@@ -83,7 +88,12 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         next_t0 = jnp.where(finite, next_t0, t0)
         progress = 0.9 * old.progress + 0.1 * jnp.where(keep, t1 - t0, 0.0)
         state = GuardState(
-            pid, old.attempts + 1, old.forced + jnp.where(forced, 1, 0), progress, old.reason
+            pid,
+            old.attempts + 1,
+            old.forced + jnp.where(forced, 1, 0),
+            old.clamped + jnp.where(keep & self.negative(y1_candidate), 1, 0),
+            progress,
+            old.reason,
         )
         reason = self._reason(state, next_t0, keep, finite, forced, y1_candidate)
         # diffrax's reason only ends the loop; ours is read from the state
@@ -116,20 +126,29 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         return jnp.where(finite, reason, jnp.where(forced, NONFINITE, NOT_STOPPED))
 
 
+def _by_memory(y: Augmented) -> Augmented:
+    """Each state of a memory as large as the largest of them.
+
+    They are read together: one that passes through zero may be wrong by as much as the others.
+    """
+    largest_state = lambda z: jnp.broadcast_to(jnp.max(jnp.abs(z), axis=0, keepdims=True), z.shape)
+    return dataclasses.replace(y, memory=jax.tree.map(largest_state, y.memory))
+
+
 def group_norm(y: PyTree[Array]) -> Scalar:
     """The largest root mean square among theta and each memory.
 
     Control on theta alone is optimistic by orders of magnitude: an error in a memory is an error of
     the velocity for as long as the memory lasts.
     """
-    groups = [y.theta, *y.memory.values()]
+    groups = [y.theta, *y.memory.values()] + ([] if y.velocity is None else [y.velocity])
     return jnp.max(jnp.stack([_rms(group) for group in groups]))
 
 
 def units(
     y: Augmented, g: PyTree[Array], memories: dict[str, Memory], atol: float, strict: bool
 ) -> Augmented:
-    """What counts as one: 1 for theta; for a memory, its feature h at the first gradient.
+    """What counts as one: 1 for theta and its velocity; for a memory, its feature h at first.
 
     So `atol * h(g)` of it may be wrong. Where `strict`, only `h(atol * g)`: of a second moment the
     square, since its root divides, so that it is known even after g has faded to `atol` of its
@@ -149,7 +168,27 @@ def units(
         name: memory.of(jax.tree.map(lambda g: factor * size(g), g))
         for name, memory in memories.items()
     }
-    return Augmented(ones, jax.tree.map(lambda u: jnp.abs(u) / factor, features), y.fixed)
+    memory = jax.tree.map(lambda u: jnp.abs(u) / factor, features)
+    return Augmented(ones, memory, y.fixed, None if y.velocity is None else ones)
+
+
+class BelowZero(eqx.Module):
+    """Whether a state has a negative memory that must not be, by more than the tolerance."""
+
+    names: tuple[str, ...] = eqx.field(static=True)
+    memories: dict[str, Memory]
+    unit: Augmented
+    atol: float
+
+    def __call__(self, y: Augmented) -> Flag:
+        below = jnp.zeros((), bool)
+        for name in self.names:
+            moment = self.memories[name].markov.read(y.memory[name])
+            for v, unit in zip(
+                *map(jax.tree.leaves, (moment, self.unit.memory[name])), strict=True
+            ):
+                below = below | jnp.any(v < -10.0 * self.atol * unit)
+        return below
 
 
 def to_result(reason: Count, result: Any) -> Any:
@@ -177,5 +216,6 @@ def largest(tree: PyTree[Array]) -> Scalar:
     return jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]))
 
 
-def _all_finite(tree: PyTree[Array]) -> Flag:
+def all_finite(tree: PyTree[Array]) -> Flag:
+    """Whether no number in `tree` is NaN or infinite."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))

@@ -13,7 +13,7 @@ from .._results import RESULTS
 from .._types import Count, Flag, Scalar
 from .base import Problem
 from .clock import AbstractClock
-from .control import NOT_STOPPED, STIFF, Guarded, group_norm, largest, to_result, units
+from .control import NOT_STOPPED, STIFF, BelowZero, Guarded, group_norm, largest, to_result, units
 from .rodas5p import Rodas5P, gradients_per_step
 
 # Counts a leg whose solver does not tell how often it calls the right-hand side.
@@ -50,7 +50,7 @@ class Leg(eqx.Module):
     atol: float
     max_steps: int
     strict: bool
-    patience: int | None
+    patience: Any
     event: dfx.Event | None
 
     def run(self, problem: Problem, front: Front, adjoint: dfx.AbstractAdjoint) -> Front:
@@ -107,15 +107,17 @@ class Leg(eqx.Module):
     def _controller(self, problem: Problem) -> dfx.AbstractStepSizeController:
         if not self._adapts:
             return dfx.ConstantStepSize()
-        memories = problem.equation.model.memories()
+        model = problem.equation.model
+        unit = units(problem.y0, problem.g0, model.memories(), self.atol, self.strict)
         return Guarded(
             rtol=self.rtol,
             atol=self.atol,
-            unit=units(problem.y0, problem.g0, memories, self.atol, self.strict),
+            unit=unit,
             limit=1e8 * (1.0 + largest(problem.y0.theta)),
             end=self.end,
             patience=self.patience,
             norm=group_norm,
+            negative=BelowZero(model.nonnegative, model.memories(), unit, self.atol),
         )
 
     def _event(self) -> dfx.Event | None:
@@ -131,8 +133,12 @@ class Leg(eqx.Module):
 
     def _count(self, stats: dict[str, Any], problem: Problem, solution: Any, ran: Flag) -> Any:
         steps = solution.stats["num_steps"]
+        clamped = {}
+        if "num_clamped" in stats and self._adapts:
+            clamped = {"num_clamped": stats["num_clamped"] + solution.controller_state.clamped}
         return {
             **stats,
+            **clamped,
             "num_steps": stats["num_steps"] + steps,
             "num_rejected": stats["num_rejected"] + solution.stats["num_rejected_steps"],
             "num_gradients": stats["num_gradients"] + self._gradients(problem, steps, ran),

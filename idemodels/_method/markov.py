@@ -10,16 +10,17 @@ import jax.numpy as jnp
 
 from .._checks import is_concrete
 from .._results import RESULTS
-from .base import AbstractMethod, Answer, Problem
+from .base import AbstractMethod, Answer, Problem, is_advanced, is_markov
 from .clock import LogTime, StepTime
 from .leg import Front, Leg
-from .rodas5p import Rodas5P, gradients_per_step
+from .rodas5p import IMPLICIT_PARAMETERS, Rodas5P, gradients_per_step
 
-# A linear solve in all states, and a Hessian, for every step: for few parameters only.
-_IMPLICIT_PARAMETERS = 32
 # An explicit leg counts as stiff when it makes, or expects to make, as many steps as cost about as
 # many gradients as this number of implicit ones.
 _PATIENCE = 150
+# An inertial path may go on swinging within a few optimizer steps, however long it is: so many
+# solver steps for each are no sign that it is stiff.
+_PER_STEP = 20
 # Where g = 0 the direction turns over within eps of it. A stiff leg that does not resolve that
 # layer chatters across it, within its tolerance but for tens of thousands of steps.
 _STIFF_RTOL, _STIFF_ATOL = 1e-10, 1e-12
@@ -76,9 +77,13 @@ class Markov(AbstractMethod):
                 f"Argument `max_steps` must be a positive integer, but is {self.max_steps!r}."
             )
 
+    def solves(self, model):
+        """**Returns:** whether it has finitely many states, and reads none of them ahead."""
+        return is_markov(model) and not is_advanced(model)
+
     def run(self, problem, adjoint):
         front = _begin(problem)
-        if problem.equation.model.singular_start:
+        if problem.equation.model.rough_start:
             front = _start(self, problem, front, adjoint)
         front = _main(self, problem, front, adjoint)
         # Where the outcome is known now the third leg is not even compiled, which halves the time
@@ -86,7 +91,11 @@ class Markov(AbstractMethod):
         if self._hands_over(problem) and not (is_concrete(front) and not bool(front.stiff)):
             front = _implicit(self, problem, front, adjoint)
         stats = {**front.stats, "num_gradients": jnp.maximum(front.stats["num_gradients"], -1)}
-        return Answer(front.kept, front.t, front.y, front.result, stats)
+        result = front.result
+        if "num_clamped" in stats:  # whatever else came of it
+            clamped = stats["num_clamped"] > 0
+            result = RESULTS.where(clamped, RESULTS.negative_second_moment, result)
+        return Answer(front.kept, front.t, front.y, result, stats)
 
     @property
     def _part(self) -> float:
@@ -97,7 +106,7 @@ class Markov(AbstractMethod):
         return dfx.Dopri8() if self.rtol < _TIGHT else dfx.Tsit5()
 
     def _hands_over(self, problem: Problem) -> bool:
-        return self.solver is None and problem.parameters <= _IMPLICIT_PARAMETERS
+        return self.solver is None and problem.parameters <= IMPLICIT_PARAMETERS
 
     def _leg(self, clock: Any, end: Any, **changed: Any) -> Leg:
         """A leg with this method's tolerances, limits and event, but for what is `changed`."""
@@ -128,6 +137,8 @@ def _begin(problem: Problem) -> Front:
         "num_gradients": jnp.ones((), int),  # the one at the start, for units and checks
         "implicit_from": jnp.asarray(jnp.inf, ts.dtype),
     }
+    if problem.equation.model.nonnegative:
+        stats["num_clamped"] = jnp.zeros((), int)
     return Front(
         ts[0],
         problem.y0,
@@ -165,7 +176,11 @@ def _main(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Front
         changed = {"solver": method.solver, "rtol": method.rtol, "atol": method.atol}
     if method._hands_over(problem):
         implicit = gradients_per_step(problem.parameters)
-        changed["patience"] = min(_PATIENCE * implicit, method.max_steps)
+        patience = jnp.asarray(min(_PATIENCE * implicit, method.max_steps))
+        if problem.equation.model.inertial:
+            span = problem.ts[-1] - problem.ts[0]
+            patience = jnp.maximum(patience, (_PER_STEP * span).astype(patience.dtype))
+        changed["patience"] = patience
     leg = method._leg(StepTime(problem.equation), end, **changed)
     return leg.run(problem, front, adjoint)
 

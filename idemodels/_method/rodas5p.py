@@ -105,6 +105,8 @@ _DENSE = np.array(
     ]
 )
 _STAGES = 8
+# A linear solve in all states, and a Hessian, for every step: for few parameters only.
+IMPLICIT_PARAMETERS = 32
 
 
 class _Interpolation(dfx.AbstractLocalInterpolation):
@@ -212,7 +214,8 @@ class _System:
         self.unravel = ravel_pytree(u)[1]
         like = lambda tree, value: jax.tree.map(lambda x: jnp.full_like(x, value), tree)
         self.mass = ravel_pytree((like(y, 1.0), like(g, 0.0), like(p, 0.0)))[0]
-        of_theta = Augmented(like(y.theta, 1.0), like(y.memory, 0.0), y.fixed)
+        zeros = like(y, 0.0)
+        of_theta = Augmented(like(y.theta, 1.0), zeros.memory, y.fixed, zeros.velocity)
         self.is_theta = ravel_pytree((of_theta, like(g, 0.0), like(p, 0.0)))[0] > 0
         self.is_g = ravel_pytree((like(y, 0.0), like(g, 1.0), like(p, 0.0)))[0] > 0
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .._checks import is_concrete, is_positive
+from .._checks import check_option, is_concrete, is_positive
 from .._kernel import Constant, Memory
 from .base import (
     AbstractModel,
@@ -18,7 +18,7 @@ from .base import (
     square,
     valid_common,
 )
-from .reading import check_reading
+from .reading import READINGS
 
 
 class AdaGrad(AbstractModel):
@@ -34,7 +34,8 @@ class AdaGrad(AbstractModel):
     - `learning_rate`: a positive scalar per step, or a schedule.
     - `eps`: added to the root; positive.
     - `reading`: `"closure"`, the next step's sum foretold from the gradient now,
-        $\bar G = G + g^2$; `"causal"`, the sum now, $\bar G = G$.
+        $\bar G = G + g^2$; `"causal"`, the sum now, $\bar G = G$; `"advanced"`, as the paper
+        writes it, for the method [`idemodels.FixedPoint`][].
     - `lr_decay`: the learning rate's decay per step, not negative; as PyTorch's AdaGrad has it.
     - `l2`: the papers' $\lambda$: $(\lambda/2)\,\theta$ is added to the gradient.
     - `weight_decay`: decoupled, as in `optax.adamw`.
@@ -60,7 +61,7 @@ class AdaGrad(AbstractModel):
         l2: Any = 0.0,
         weight_decay: Any = 0.0,
     ):
-        check_reading(reading)
+        check_option(reading, "reading", READINGS)
         self.learning_rate = as_learning_rate(learning_rate)
         self.eps = as_positive(eps, "eps")
         self.lr_decay = as_finite(lr_decay, "lr_decay")
@@ -78,7 +79,7 @@ class AdaGrad(AbstractModel):
 
     def memories(self):
         """**Returns:** "G", the integral of the squared gradient. (E2)"""
-        return {"G": Memory(Constant(), square)}
+        return {"G": Memory(Constant(), square, ahead=int(self.reading == "advanced"))}
 
     def fraction(self, s, theta, g, moments):
         """**Returns:** the gradient times c(s), and the root of the sum of its squares. (E2)"""

@@ -39,11 +39,13 @@ class Adam(AbstractModel):
     - `eps`: added to the root; positive.
     - `rate`: how fast the kernels forget, per step: `"paper"`, $1 - b$, or `"matched"`,
         $-\ln b$, which is what the discrete recursion does; 4 to 5 times nearer to it.
+    - `reading`: `"causal"`, both moments at s, as the paper writes it; `"advanced"`, the second one
+        and its correction at s + 1, as the algorithm has it, for [`idemodels.FixedPoint`][].
     - `l2`: the papers' $\lambda$: $(\lambda/2)\,\theta$ is added to the gradient.
     - `weight_decay`: decoupled, as in `optax.adamw`.
 
     **Raises:** `ValueError` for a decay outside [0, 1), `rate="matched"` with a decay of 0, a
-    learning rate or `eps` that is not positive, an unknown `rate`.
+    learning rate or `eps` that is not positive, an unknown `rate` or `reading`.
     """
 
     learning_rate: Any
@@ -52,6 +54,7 @@ class Adam(AbstractModel):
     eps: Any
     l2: Any
     weight_decay: Any
+    reading: str = eqx.field(static=True)
     _remembers: bool = eqx.field(static=True)
 
     def __init__(
@@ -62,16 +65,19 @@ class Adam(AbstractModel):
         eps: Any = 1e-8,
         rate: str = "paper",
         *,
+        reading: str = "causal",
         l2: Any = 0.0,
         weight_decay: Any = 0.0,
     ):
         check_option(rate, "rate", RATES)
+        check_option(reading, "reading", ("causal", "advanced"))
         self.learning_rate = as_learning_rate(learning_rate)
         self._b1 = Decay(b1, "b1", rate)
         self._b2 = Decay(b2, "b2", rate)
         self.eps = as_positive(eps, "eps")
         self.l2 = as_finite(l2, "l2")
         self.weight_decay = as_finite(weight_decay, "weight_decay")
+        self.reading = reading
         self._remembers = not is_concrete(b2) or bool(self._b2.complement < 1)
 
     @property
@@ -91,19 +97,24 @@ class Adam(AbstractModel):
 
     @property
     def singular_start(self) -> bool:
-        """True only at `b2` = 0; else both moments are read in their limit at s = 0."""
-        return not self._remembers
+        """True only at `b2` = 0, read at s; else both moments have a limit at s = 0."""
+        return not self._remembers and self.reading == "causal"
+
+    @property
+    def _ahead(self) -> int:
+        return int(self.reading == "advanced")
 
     def memories(self):
         """**Returns:** "m", of g, and "v", of its square. (E4)"""
         return {
             "m": Memory(Exponential(self._b1.rate), identity),
-            "v": Memory(Exponential(self._b2.rate), square),
+            "v": Memory(Exponential(self._b2.rate), square, ahead=self._ahead),
         }
 
     def fraction(self, s, theta, g, moments):
         """**Returns:** the corrected first moment, and the root of the corrected second. (E4)"""
-        root = lambda v, g: safe_sqrt(self._b2.corrected(s, v, g * g)) + self.eps
+        read_at = s + self._ahead
+        root = lambda v, g: safe_sqrt(self._b2.corrected(read_at, v, g * g)) + self.eps
         numerator = jax.tree.map(lambda m, g: self._b1.corrected(s, m, g), moments["m"], g)
         return numerator, jax.tree.map(root, moments["v"], g)
 
@@ -112,6 +123,6 @@ class Adam(AbstractModel):
         return optax.scale_by_adam(self.b1, self.b2, self.eps)
 
     def valid(self):
-        started = (self._b2.complement < 1) | self.singular_start
+        started = (self._b2.complement < 1) | (not self._remembers)
         decays = self._b1.valid() & self._b2.valid() & started
         return valid_common(self) & is_positive(self.eps) & decays

@@ -34,6 +34,30 @@ class AbstractModel(eqx.Module):
     def singular_start(self) -> bool:
         """Whether the velocity grows like 1/sqrt(s) at the start."""
 
+    @property
+    def rough_start(self) -> bool:
+        r"""Whether the path is smooth in $\sqrt s$ rather than in s at the start."""
+        return self.singular_start
+
+    @property
+    def inertial(self) -> bool:
+        r"""Whether the velocity is a state of its own, as in (E6): $\theta''/2 + \theta' = ...$"""
+        return False
+
+    def initial_velocity(self, theta: Theta) -> PyTree[Array] | None:
+        r"""$\theta'$ at s = 0 of an inertial model, per step; `None` of any other."""
+        del theta
+        return None
+
+    @property
+    def nonnegative(self) -> tuple[str, ...]:
+        """Memories that may fall below zero, where they are read as zero: to be reported."""
+        return ()
+
+    def transform(self, g: PyTree[Array]) -> PyTree[Array]:
+        """What is done to the whole gradient before anything sees it; nothing, usually."""
+        return g
+
     @abc.abstractmethod
     def memories(self) -> dict[str, Memory]:
         """What is remembered, by name."""
@@ -132,5 +156,5 @@ def _is_zero(x: Any) -> bool:
 
 def _as_floats(model: _T) -> _T:
     """Known hyperparameters as Python floats, so that optax's arithmetic follows the parameters."""
-    convert = lambda x: float(x) if isinstance(x, np.ndarray) else x
+    convert = lambda x: float(x) if isinstance(x, np.ndarray) and x.ndim == 0 else x
     return jax.tree.map(convert, model)

@@ -27,9 +27,11 @@ class Decay(eqx.Module):
     log: Hyperparameter  # ln b
     rate_name: str = eqx.field(static=True)
 
-    def __init__(self, b: Any, name: str, rate: str):
+    def __init__(self, b: Any, name: str, rate: str, *, positive: bool = False):
         b = as_hyperparameter(b, name)
         if is_concrete(b):
+            if positive and not 0 < b < 1:
+                raise ValueError(f"Argument `{name}` must lie in (0, 1), but is {float(b)}.")
             if not 0 <= b < 1:
                 raise ValueError(f"Argument `{name}` must lie in [0, 1), but is {float(b)}.")
             if rate == "matched" and b == 0:

@@ -18,7 +18,7 @@ from .base import (
     valid_common,
 )
 from .decay import RATES, Decay
-from .reading import check_reading
+from .reading import READINGS
 
 
 class RMSProp(AbstractModel):
@@ -36,7 +36,8 @@ class RMSProp(AbstractModel):
     - `eps`: added to the root (not under it); positive.
     - `reading`: `"closure"`, the next step's moment foretold from the gradient now,
         $\bar v = b v + (1-b) g^2$; `"causal"`, the moment now, $\bar v = v$, which starts like
-        $\theta_0 - 2\alpha\sqrt{s/r}\,\mathrm{sign}\,g$.
+        $\theta_0 - 2\alpha\sqrt{s/r}\,\mathrm{sign}\,g$; `"advanced"`, as the paper writes it,
+        for the method [`idemodels.FixedPoint`][].
     - `rate`: how fast the kernel forgets, per step: `"paper"`, $r = 1 - b$, or `"matched"`,
         $r = -\ln b$.
     - `l2`: the papers' $\lambda$: $(\lambda/2)\,\theta$ is added to the gradient.
@@ -64,7 +65,7 @@ class RMSProp(AbstractModel):
         l2: Any = 0.0,
         weight_decay: Any = 0.0,
     ):
-        check_reading(reading)
+        check_option(reading, "reading", READINGS)
         check_option(rate, "rate", RATES)
         self.learning_rate = as_learning_rate(learning_rate)
         self._decay = Decay(decay, "decay", rate)
@@ -90,7 +91,8 @@ class RMSProp(AbstractModel):
 
     def memories(self):
         """**Returns:** "v", of the squared gradient. (E3)"""
-        return {"v": Memory(Exponential(self._decay.rate), square)}
+        ahead = int(self.reading == "advanced")
+        return {"v": Memory(Exponential(self._decay.rate), square, ahead=ahead)}
 
     def fraction(self, s, theta, g, moments):
         """**Returns:** the gradient, and the root of its second moment. (E3)"""

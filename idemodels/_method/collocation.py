@@ -1,0 +1,265 @@
+"""Collocation of an advanced equation: the elements, and one sweep over them.
+
+In an element of length h the direction is a polynomial through p Radau points, and so is the
+feature of each memory; parameters follow by integration, memories by their kernels' exact
+propagation. Radau IIA with p = 6: order 11 at the ends of the elements, L-stable (Hairer & Wanner,
+*Solving Ordinary Differential Equations II*, IV.5).
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+import optimistix as optx
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._equation import Augmented, Equation, cast, dtype_of
+from .._kernel import AbstractMarkovKernel, Memory
+from .._types import Count, Flag, Path, Scalar
+
+STAGES = 6
+# Up to so many unknowns an element's equations are solved with a dense matrix.
+_DENSE = 256
+
+
+def _radau(stages: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The points c, A with A[i, j] = the integral to c[i] of basis polynomial j, and V^-1.
+
+    V is the Vandermonde matrix of c: V^-1 turns values at c into coefficients of powers.
+    """
+    difference = np.zeros(stages + 1)
+    difference[-2:] = -1.0, 1.0  # P_p - P_(p-1), whose roots they are
+    c = np.sort((np.polynomial.legendre.legroots(difference) + 1.0) / 2.0)
+    c[-1] = 1.0
+    inverse = np.linalg.inv(np.vander(c, increasing=True))
+    return c, integrals(c) @ inverse, inverse
+
+
+def integrals(x: Any) -> Any:
+    """The integrals of the powers 0 .. p - 1 from 0 to each of `x`, shape `(*x.shape, p)`."""
+    powers = np.arange(1, STAGES + 1)
+    return x[..., None] ** powers.reshape((1,) * x.ndim + (-1,)) / powers
+
+
+NODES, INTEGRALS, COEFFICIENTS = _radau(STAGES)
+
+
+class Point(eqx.Module):
+    """How a memory comes from the start of an element to a point in it.
+
+    - `E`: of its states there, shape `(n, n)`.
+    - `Q`: of its feature at the element's nodes, shape `(p, n)`.
+    """
+
+    E: Float[Array, "*points n n"]
+    Q: Float[Array, "*points p n"]
+
+    def __call__(self, z: PyTree[Array], f: PyTree[Array]) -> PyTree[Array]:
+        """The states at one point, from those at the start and the features at the nodes."""
+        leaf = lambda z, f: jnp.tensordot(self.E, z, 1) + jnp.tensordot(self.Q.T, f, 1)
+        return jax.tree.map(leaf, z, f)
+
+
+def points(kernel: AbstractMarkovKernel, offset: Array, h: Array) -> Point:
+    """The points that lie `offset` after the starts of elements of length `h`; equal shapes."""
+
+    def one(offset, h):
+        E, W = kernel.propagator(offset, STAGES - 1)
+        powers = h ** jnp.arange(STAGES, dtype=h.dtype)
+        return Point(E, jnp.asarray(COEFFICIENTS.T, h.dtype) @ (W / powers[:, None]))
+
+    for _ in range(offset.ndim):
+        one = jax.vmap(one)
+    return one(offset, h)
+
+
+class Ahead(eqx.Module):
+    """How a memory is read at s + 1, for every node: the element there, and the point in it.
+
+    Past `cut` the feature is what it was there, or zero.
+    """
+
+    element: Int[Array, "m p"]
+    point: Point
+    past: Flag
+    after: Point  # from the cut to s + 1, with the feature held
+    frozen: Flag  # nodes past the cut foretell the memory from themselves
+
+
+class Mesh(eqx.Module):
+    """The elements, and all about them that no iterate changes.
+
+    - `ts`: their ends, shape `(m + 1,)`; `s`: their nodes, shape `(m, p)`.
+    - `inside`: by a memory's name, the points at the nodes.
+    - `ahead`: by a memory's name, for those read ahead.
+    """
+
+    ts: Path
+    s: Float[Array, "m p"]
+    inside: dict[str, Point]
+    ahead: dict[str, Ahead]
+
+    @property
+    def h(self) -> Path:
+        return jnp.diff(self.ts)
+
+
+def make_mesh(
+    memories: dict[str, Memory], ts: Path, cut: Count, hold: Flag, nodes: np.ndarray = NODES
+) -> Mesh:
+    """A mesh.
+
+    **Arguments:**
+
+    - `ts`: the ends of the elements.
+    - `cut`, `hold`: at which of them the gradient is cut off, and whether it is held there or zero
+        from then on.
+    - `nodes`: other points to look at the same elements.
+    """
+    h = jnp.diff(ts)
+    offset = h[:, None] * jnp.asarray(nodes, ts.dtype)[None]
+    s = ts[:-1, None] + offset
+    lengths = jnp.broadcast_to(h[:, None], s.shape)
+    inside = {name: points(m.markov, offset, lengths) for name, m in memories.items()}
+    ahead = {}
+    for name, m in memories.items():
+        if not m.ahead:
+            continue
+        y = s + m.ahead
+        past = y > ts[cut]
+        element = jnp.clip(jnp.searchsorted(ts, y, side="right") - 1, 0, cut - 1)
+        length = h[element]
+        point = points(m.markov, jnp.where(past, length, y - ts[element]), length)
+        beyond = points(m.markov, jnp.where(past, y - ts[cut], 0.0), jnp.ones_like(y))
+        held = jnp.where(hold, jnp.sum(beyond.Q, axis=-2, keepdims=True), 0.0)
+        after = Point(beyond.E, held)
+        ahead[name] = Ahead(element, point, past, after, s >= ts[cut])
+    return Mesh(ts, s, inside, ahead)
+
+
+class Foretold(eqx.Module):
+    """A memory at s + 1, foretold at every node.
+
+    With z the states at s and f the feature at the same node it is read as
+    $C e^A z + c + \\omega\\,W f$, where W f is what a held f would add over the step. Where
+    $c \\ge 0$ and $\\omega \\in [0, 1]$ a positive memory stays positive, however far off the
+    iterate is.
+    """
+
+    c: PyTree[Array]
+    omega: PyTree[Array]
+
+
+class Swept(eqx.Module):
+    """A path, element by element; leading axes `(m,)` for starts, `(m, p)` for nodes."""
+
+    theta0: PyTree[Array]
+    z0: dict[str, PyTree[Array]]
+    u: PyTree[Array]  # theta' = -alpha u
+    f: dict[str, PyTree[Array]]
+    g: PyTree[Array]
+    theta: PyTree[Array]
+    z: dict[str, PyTree[Array]]
+
+
+def sweep(equation: Equation, y0: Augmented, mesh: Mesh, foretold: dict[str, Foretold]) -> Swept:
+    """Solves the equation forwards, with what is read ahead foretold."""
+    dtype = dtype_of(y0.theta)
+    model = cast(equation.model, dtype)
+    alphas = jax.vmap(jax.vmap(model.alpha))(mesh.s)
+    size = STAGES * sum(x.size for x in jax.tree.leaves(y0.theta))
+    tolerance = 1e2 * float(jnp.finfo(dtype).eps)
+    linear = lx.AutoLinearSolver(well_posed=None)
+    if size > _DENSE:
+        linear = lx.GMRES(tolerance, tolerance, restart=30, stagnation_iters=30)
+    newton = optx.Newton(tolerance, tolerance, linear_solver=linear)
+
+    def element(carry, x):
+        theta0, z0, last = carry
+        h, s, alpha, inside, foretold = x
+
+        def nodes(u):
+            theta = jax.vmap(moved, (None, None, None, None, 0))(
+                theta0, h, alpha, u, jnp.asarray(INTEGRALS, dtype)
+            )
+            g = jax.vmap(lambda x: equation.gradient(x, y0.fixed))(theta)
+            f, z, moments = {}, {}, {}
+            for name, m in model.memories().items():
+                f[name] = jax.vmap(m.of)(g)
+                z[name] = jax.vmap(Point.__call__, (0, None, None))(inside[name], z0[name], f[name])
+                if m.ahead:
+                    moments[name] = read_ahead(m, z[name], f[name], foretold[name])
+                else:
+                    moments[name] = jax.vmap(m.markov.read)(z[name])
+            return theta, g, f, z, moments
+
+        def residual(u, args):
+            del args
+            theta, g, _, _, moments = nodes(u)
+            num, den = jax.vmap(equation.fraction_of)(s, theta, g, moments)
+
+            # the direction times its denominator, which is smooth where g = 0; each row scaled to
+            # the direction's size, which leaves Newton's step as it is
+            def row(u, x, n, d):
+                own = (u - model.weight_decay * x) * d - n
+                return own / jax.lax.stop_gradient(d)
+
+            return jax.tree.map(row, u, theta, num, den)
+
+        guess = jax.tree.map(lambda u: jnp.broadcast_to(u[None], (STAGES, *u.shape)), last)
+        solution = optx.root_find(residual, newton, guess, max_steps=25, throw=False)
+        u = solution.value
+        theta, g, f, z, _ = nodes(u)
+        end = lambda tree: jax.tree.map(lambda x: x[-1], tree)
+        return (end(theta), end(z), end(u)), Swept(theta0, z0, u, f, g, theta, z)
+
+    start = (y0.theta, y0.memory, jax.tree.map(jnp.zeros_like, y0.theta))
+    xs = (mesh.h, mesh.s, alphas, mesh.inside, foretold)
+    return jax.lax.scan(element, start, xs)[1]
+
+
+def held_step(m: Memory, z: PyTree[Array], f: PyTree[Array]) -> tuple[PyTree[Array], PyTree[Array]]:
+    """The moment one step later: what z leaves of itself, and what a held f adds. At nodes."""
+    dtype = dtype_of(f)
+    E, W = m.markov.propagator(jnp.asarray(m.ahead, dtype), 0)
+    kept = jax.vmap(lambda z: m.markov.read(jax.tree.map(lambda z: jnp.tensordot(E, z, 1), z)))(z)
+    weight = m.markov.read(W[0])
+    return kept, jax.tree.map(lambda f: weight * f, f)
+
+
+def read_ahead(m: Memory, z: PyTree[Array], f: PyTree[Array], foretold: Foretold) -> PyTree[Array]:
+    """The moment at s + 1, as foretold, at nodes."""
+    kept, held = held_step(m, z, f)
+    return jax.tree.map(lambda k, h, c, o: k + c + o * h, kept, held, foretold.c, foretold.omega)
+
+
+def really_ahead(m: Memory, mesh: Mesh, name: str, path: Swept) -> PyTree[Array]:
+    """The moment at s + 1 of the path itself, at all nodes."""
+    ahead = mesh.ahead[name]
+
+    def one(element, point, past, after):
+        pick = lambda tree: jax.tree.map(lambda x: x[element], tree)
+        z = point(pick(path.z0[name]), pick(path.f[name]))
+        last = jax.tree.map(lambda f: f[element, -1][None], path.f[name])
+        return m.markov.read(_choose(past, after(z, last), z))
+
+    args = (ahead.element, ahead.point, ahead.past, ahead.after)
+    return jax.vmap(jax.vmap(one))(*args)
+
+
+def _choose(flag: Flag, a: PyTree[Array], b: PyTree[Array]) -> PyTree[Array]:
+    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), a, b)
+
+
+def moved(
+    theta0: PyTree[Array],
+    h: Scalar,
+    alpha: Float[Array, " p"],
+    u: PyTree[Array],
+    integral: Float[Array, " p"],
+) -> PyTree[Array]:
+    """The parameters at one point of an element, whose basis polynomials have these integrals."""
+    return jax.tree.map(lambda x, u: x - h * jnp.tensordot(integral * alpha, u, 1), theta0, u)

@@ -1,0 +1,351 @@
+"""The advanced equation, whose moments are read one step ahead: a fixed point over the path."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+import optimistix as optx
+from jaxtyping import Array, PyTree
+
+from .._checks import is_concrete
+from .._equation import Augmented, cast, quotient
+from .._results import RESULTS
+from .._types import Count, Flag, Path, Scalar
+from .base import AbstractMethod, Answer, Problem, is_advanced, is_markov
+from .collocation import (
+    COEFFICIENTS,
+    NODES,
+    Foretold,
+    Mesh,
+    Point,
+    Swept,
+    held_step,
+    integrals,
+    make_mesh,
+    moved,
+    points,
+    really_ahead,
+    sweep,
+)
+from .mesh import closure_density
+from .rodas5p import IMPLICIT_PARAMETERS
+
+# Where the number of elements is not given: the first, tried on, doubled up to the last.
+_FIRST, _LAST, _TRACED = 64, 2048, 256
+# Elements in each of the two parts of the extension.
+_BEYOND = 16
+# Between the nodes, where the equation is checked.
+_BETWEEN = 0.5 * (np.append(0.0, NODES[:-1]) + NODES)
+
+
+class FixedPoint(AbstractMethod):
+    """Solves the advanced equation: by collocation, and Newton-Krylov over the whole path.
+
+    A path that reads its second moment at s + 1 depends on the gradient one step ahead of it, and
+    so no integrator can run along it. Here each sweep solves the equation forwards with that moment
+    foretold, from the last sweep and the gradient now; the fixed point of the sweeps is found by
+    Newton's method, with GMRES, from the closure. The elements lie where the closure's path turns.
+
+    The path on [0, N] reads the gradient up to N + 1, that on [N, N + 1] up to N + 2, and so on:
+    the interval is extended by `extension` steps, past which the gradient is held. `stats` tells
+    three errors apart, each absolute in theta but the first:
+
+    - `residual`: of the equation at the nodes, over the largest velocity: of the fixed point.
+    - `solver_error`: what the equation lacks between the nodes, over an element: of the mesh.
+    - `extension_doubled`, `extension_zeroed`: how far the path on [0, N] moves when the extension
+        is doubled, and when its end gradient is set to zero instead of held.
+
+    `num_sweeps` counts Newton's iterations, `num_steps` the elements; gradients are not counted.
+    Derivatives, forward and reverse, are those of the implicit function theorem, whatever the
+    `adjoint`.
+
+    **Arguments:**
+
+    - `tol`: what `solver_error` may be, over the largest way that theta makes.
+    - `residual_tol`: what `residual` may be; at least a thousand roundings.
+    - `elements`: how many on [0, N]; `None` doubles them from 64 until `tol` is kept, up to 2048.
+        In a traced call, which cannot try, `None` is 256.
+    - `extension`: optimizer steps past the end.
+    - `max_sweeps`: Newton's iterations.
+
+    A fixed point that is not reached is `RESULTS.fixed_point_not_reached`, too coarse a mesh
+    `RESULTS.mesh_too_coarse`; the path is NaN then.
+
+    **Raises:** `ValueError` for an argument that is not positive.
+    """
+
+    tol: float = eqx.field(default=1e-8, kw_only=True)
+    residual_tol: float = eqx.field(default=1e-10, kw_only=True)
+    elements: int | None = eqx.field(default=None, kw_only=True)
+    extension: float = eqx.field(default=16.0, kw_only=True)
+    max_sweeps: int = eqx.field(default=40, kw_only=True)
+
+    def __check_init__(self):
+        for name in ("tol", "residual_tol", "extension"):
+            value = getattr(self, name)
+            if not isinstance(value, float | int) or not 0 < value < float("inf"):
+                raise ValueError(f"Argument `{name}` must be a positive number, but is {value!r}.")
+        for name in ("elements", "max_sweeps"):
+            value = getattr(self, name)
+            if value is None and name == "elements":
+                continue
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"Argument `{name}` must be a positive integer, but is {value!r}.")
+
+    def solves(self, model):
+        """**Returns:** whether it reads a memory ahead, all of which have finitely many states."""
+        return is_advanced(model) and is_markov(model) and not model.inertial
+
+    def run(self, problem, adjoint):
+        del adjoint
+        if self.elements is not None or not is_concrete(problem):
+            return _solve(self, problem, self.elements or _TRACED)
+        elements = _FIRST
+        answer = _solve(self, problem, elements)
+        # a fixed point may be missed because the closure is resolved too coarsely
+        retried = (RESULTS.mesh_too_coarse, RESULTS.fixed_point_not_reached)
+        while elements < _LAST and any(answer.result == result for result in retried):
+            elements *= 2
+            answer = _solve(self, problem, elements)
+        return answer
+
+
+@eqx.filter_jit
+def _solve(method: FixedPoint, problem: Problem, elements: int) -> Answer:
+    ts = _elements(method, problem, elements)
+    memories = _memories(problem)
+
+    def solved(cut_and_hold):
+        mesh = make_mesh(memories, ts, *cut_and_hold)
+        closure = sweep(problem.equation, problem.y0, mesh, _as_closure(problem, mesh))
+        added, sweeps = _fixed_point(method, problem, mesh, closure)
+        return _sweep(problem, mesh, added), sweeps
+
+    # the answer, the extension doubled, its end zeroed: one program for the three
+    near, far = elements + _BEYOND, elements + 2 * _BEYOND
+    cuts, holds = jnp.array([near, far, near]), jnp.array([True, True, False])
+    paths, sweeps = jax.lax.map(solved, (cuts, holds))
+    path = jax.tree.map(lambda x: x[0], paths)
+    moves = lambda x: jnp.max(jnp.abs(x[1:, :elements] - x[:1, :elements]).reshape(2, -1), axis=1)
+    moves = jnp.max(jnp.stack([moves(x) for x in jax.tree.leaves(paths.theta)]), axis=0)
+    mesh, between = (make_mesh(memories, ts, cuts[0], holds[0], x) for x in (NODES, _BETWEEN))
+    stats = {
+        "num_steps": jnp.asarray(elements),
+        "num_rejected": jnp.zeros((), int),
+        "num_gradients": jnp.asarray(-1),
+        "implicit_from": jnp.asarray(jnp.inf, ts.dtype),
+        "num_sweeps": sweeps[0],
+        "residual": _residual(problem, mesh, path, path.u, elements)[0],
+        "solver_error": _residual(problem, between, *_between(problem, between, path), elements)[1],
+        "extension_doubled": jax.lax.stop_gradient(moves[0]),
+        "extension_zeroed": jax.lax.stop_gradient(moves[1]),
+    }
+    return _answer(method, problem, mesh, path, stats)
+
+
+def _answer(
+    method: FixedPoint, problem: Problem, mesh: Mesh, path: Swept, stats: dict[str, Any]
+) -> Answer:
+    least = 1e3 * float(jnp.finfo(mesh.ts.dtype).eps)
+    way = jax.tree.map(lambda x, x0: jnp.max(jnp.abs(x - x0)), path.theta, problem.y0.theta)
+    way = jnp.max(jnp.stack(jax.tree.leaves(way)))
+    # written so that NaN is a failure
+    fine = stats["solver_error"] <= max(method.tol, least) * way
+    result = RESULTS.where(fine, RESULTS.successful, RESULTS.mesh_too_coarse)
+    reached = stats["residual"] <= max(method.residual_tol, least)
+    result = RESULTS.where(reached, result, RESULTS.fixed_point_not_reached)
+    result = RESULTS.where(problem.valid, result, RESULTS.invalid_argument)
+    okay = result == RESULTS.successful
+    rows = jax.vmap(lambda s: _state_at(problem, mesh, path, s))(problem.ts)
+    kept = jax.vmap(problem.keep)(problem.ts, rows)
+    y = jax.tree.map(lambda x, x0: jnp.where(okay, x[-1], x0), rows, problem.y0)
+    return Answer(kept, jnp.where(okay, problem.ts[-1], problem.ts[0]), y, result, stats)
+
+
+def _memories(problem: Problem) -> dict[str, Any]:
+    return cast(problem.equation.model, problem.ts.dtype).memories()
+
+
+def _elements(method: FixedPoint, problem: Problem, elements: int) -> Path:
+    """The ends of all elements: on the interval, and twice on the extension."""
+    start, end = problem.ts[0], problem.ts[-1]
+    end = jnp.maximum(end, start + 1e-3)  # a path of one point
+    last = end + 2.0 * method.extension
+    density = closure_density(problem, last, problem.parameters <= IMPLICIT_PARAMETERS)
+    middle = end + method.extension
+    parts = [
+        density.spread(start, end, elements),
+        density.spread(end, middle, _BEYOND)[1:],
+        density.spread(middle, last, _BEYOND)[1:],
+    ]
+    return jax.lax.stop_gradient(jnp.concatenate(parts))
+
+
+def _as_closure(problem: Problem, mesh: Mesh) -> dict[str, Foretold]:
+    """The gradient stays what it is."""
+    like = lambda value: lambda x: jnp.full((*mesh.s.shape, *x.shape), value, x.dtype)
+    memories = {name: m for name, m in _memories(problem).items() if m.ahead}
+    features = {name: m.of(problem.g0) for name, m in memories.items()}
+    return {
+        name: Foretold(jax.tree.map(like(0.0), f), jax.tree.map(like(1.0), f))
+        for name, f in features.items()
+    }
+
+
+def _added(problem: Problem, mesh: Mesh, path: Swept) -> dict[str, Any]:
+    """What each memory gains in the step ahead: by the path itself, and with the feature held."""
+    added = {}
+    for name, m in _memories(problem).items():
+        if m.ahead:
+            step = jax.vmap(lambda z, f, m=m: held_step(m, z, f))
+            kept, held = step(path.z[name], path.f[name])
+            gained = jax.tree.map(jnp.subtract, really_ahead(m, mesh, name, path), kept)
+            frozen = mesh.ahead[name].frozen
+            own = lambda a, b, frozen=frozen: jnp.where(_over(frozen, a), b, a)
+            added[name] = (jax.tree.map(own, gained, held), held)
+    return added
+
+
+def _foretold(added: dict[str, Any]) -> dict[str, Foretold]:
+    """The next sweep's foretelling: as much of the gain as may be follows its own gradient."""
+
+    def share(gained, held):
+        some = held != 0
+        return jnp.where(some, jnp.clip(gained / jnp.where(some, held, 1.0), 0.0, 1.0), 0.0)
+
+    out = {}
+    for name, (gained, held) in added.items():
+        omega = jax.tree.map(share, gained, held)
+        c = jax.tree.map(lambda a, b, o: a - o * b, gained, held, omega)
+        out[name] = Foretold(c, omega)
+    return out
+
+
+def _sweep(problem: Problem, mesh: Mesh, added: dict[str, Any]) -> Swept:
+    return sweep(problem.equation, problem.y0, mesh, _foretold(added))
+
+
+def _fixed_point(
+    method: FixedPoint, problem: Problem, mesh: Mesh, closure: Swept
+) -> tuple[dict[str, Any], Count]:
+    """What is added at the fixed point, and Newton's iterations to it, by GMRES, from the closure.
+
+    Each number is taken in units of the moment itself, which fades by many powers of ten.
+    """
+    eps = float(jnp.finfo(mesh.ts.dtype).eps)
+    tolerance = max(0.1 * method.residual_tol, 100 * eps)
+    unit = {}
+    for name, m in _memories(problem).items():
+        if m.ahead:
+            size = jax.tree.map(jnp.abs, really_ahead(m, mesh, name, closure))
+            size = jax.tree.map(lambda x: x + 1e-30 * (1.0 + jnp.max(x)), size)
+            unit[name] = jax.lax.stop_gradient((size, size))
+    start = jax.tree.map(jnp.divide, _added(problem, mesh, closure), unit)
+
+    def lack(x, args):
+        problem, mesh, unit = args
+        added = jax.tree.map(jnp.multiply, x, unit)
+        new = _added(problem, mesh, _sweep(problem, mesh, added))
+        return jax.tree.map(lambda a, b, u: (a - b) / u, new, added, unit)
+
+    linear = lx.GMRES(1e-8, 1e-2 * tolerance, restart=40, stagnation_iters=40)
+    solution = optx.root_find(
+        lack,
+        optx.Newton(tolerance, tolerance, linear_solver=linear),
+        start,
+        args=(problem, mesh, unit),
+        max_steps=method.max_sweeps,
+        adjoint=optx.ImplicitAdjoint(linear_solver=linear),
+        throw=False,
+    )
+    added = jax.tree.map(jnp.multiply, solution.value, unit)
+    return added, jnp.asarray(solution.stats["num_steps"])
+
+
+def _between(problem: Problem, mesh: Mesh, path: Swept) -> tuple[Swept, PyTree[Array]]:
+    """The path at other points of its elements, and u there."""
+    dtype = mesh.ts.dtype
+    alphas = jax.vmap(jax.vmap(cast(problem.equation.model, dtype).alpha))(_node_times(mesh))
+    coefficients = jnp.asarray(COEFFICIENTS, dtype)
+    x = jnp.asarray(_BETWEEN, dtype)
+    integral = integrals(x) @ coefficients
+    values = x[:, None] ** jnp.arange(len(NODES), dtype=dtype)[None] @ coefficients
+
+    def element(theta0, z0, h, alpha, u, f, inside):
+        theta = jax.vmap(moved, (None, None, None, None, 0))(theta0, h, alpha, u, integral)
+        z = {
+            name: jax.vmap(Point.__call__, (0, None, None))(inside[name], z0[name], f[name])
+            for name in z0
+        }
+        return theta, z, jax.tree.map(lambda u: jnp.tensordot(values, u, 1), u)
+
+    theta, z, u = jax.vmap(element)(
+        path.theta0, path.z0, mesh.h, alphas, path.u, path.f, mesh.inside
+    )
+    gradient = lambda x: problem.equation.gradient(x, problem.y0.fixed)
+    g = jax.vmap(jax.vmap(gradient))(theta)
+    return Swept(path.theta0, path.z0, path.u, path.f, g, theta, z), u
+
+
+def _node_times(mesh: Mesh) -> Array:
+    return mesh.ts[:-1, None] + mesh.h[:, None] * jnp.asarray(NODES, mesh.ts.dtype)[None]
+
+
+def _residual(
+    problem: Problem, mesh: Mesh, path: Swept, u: PyTree[Array], elements: int
+) -> tuple[Scalar, Scalar]:
+    """What u lacks of the direction, on the first elements.
+
+    **Returns:** the largest, over the largest direction; and the largest way in theta that it makes
+    over its element.
+    """
+    model = cast(problem.equation.model, mesh.ts.dtype)
+    moments = {}
+    for name, m in model.memories().items():
+        if m.ahead:
+            moments[name] = really_ahead(m, mesh, name, path)
+        else:
+            moments[name] = jax.vmap(jax.vmap(m.markov.read))(path.z[name])
+    of = jax.vmap(jax.vmap(problem.equation.fraction_of))
+    direction = quotient(of(mesh.s, path.theta, path.g, moments))
+    alphas = jax.vmap(jax.vmap(model.alpha))(mesh.s)
+    way = mesh.h[:, None] * alphas
+
+    def leaf(u, d, x):
+        lack = jnp.abs(d + model.weight_decay * x - u)[:elements]
+        flat = lack.reshape(*lack.shape[:2], -1)
+        return (
+            jnp.max(flat),
+            jnp.max(jnp.abs(u[:elements])),
+            jnp.max(flat * way[:elements, :, None]),
+        )
+
+    leaves = zip(*map(jax.tree.leaves, (u, direction, path.theta)), strict=True)
+    lack, size, moved_by = (
+        jnp.max(jnp.stack(x)) for x in zip(*(leaf(*x) for x in leaves), strict=True)
+    )
+    ratio = lack / jnp.where(size > 0, size, 1.0)
+    return jax.lax.stop_gradient((ratio, moved_by))
+
+
+def _state_at(problem: Problem, mesh: Mesh, path: Swept, s: Scalar) -> Augmented:
+    """The dense output at step `s`."""
+    dtype = mesh.ts.dtype
+    i = jnp.clip(jnp.searchsorted(mesh.ts, s, side="right") - 1, 0, mesh.h.size - 1)
+    pick = lambda tree: jax.tree.map(lambda x: x[i], tree)
+    h, offset = mesh.h[i], s - mesh.ts[i]
+    alpha = jax.vmap(cast(problem.equation.model, dtype).alpha)(mesh.s[i])
+    integral = integrals(offset / h) @ jnp.asarray(COEFFICIENTS, dtype)
+    theta = moved(pick(path.theta0), h, alpha, pick(path.u), integral)
+    memory = {
+        name: points(m.markov, offset, h)(pick(path.z0[name]), pick(path.f[name]))
+        for name, m in _memories(problem).items()
+    }
+    return Augmented(theta, memory, problem.y0.fixed)
+
+
+def _over(flag: Flag, like: Array) -> Array:
+    return flag.reshape(flag.shape + (1,) * (like.ndim - flag.ndim))

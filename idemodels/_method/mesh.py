@@ -1,0 +1,80 @@
+"""Where the elements of a collocation lie: denser where the closure's path turns faster."""
+
+from typing import Any
+
+import diffrax as dfx
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._types import Path, Scalar
+from .base import Problem
+from .control import Guarded, group_norm, largest, units
+from .rodas5p import Rodas5P
+
+# The steps of the closure's solve are counted, no more: at a tolerance where they are dozens.
+_RTOL, _ATOL, _MAX_STEPS = 1e-6, 1e-9, 4096
+# The part of the elements that is spread evenly, in case that the closure knows too little.
+_EVEN = 0.1
+
+
+class Density(eqx.Module):
+    """How many steps a solver took from the start to each of `ts`."""
+
+    ts: Float[Array, " k"]
+    count: Float[Array, " k"]
+
+    def spread(self, start: Scalar, end: Scalar, elements: int) -> Path:
+        """The ends of elements over an interval that hold equally many steps each."""
+        inside = jnp.clip(self.ts, start, end)
+        count = jnp.interp(inside, self.ts, self.count)
+        steps = (count - count[0]) / jnp.maximum(count[-1] - count[0], 1e-3)
+        even = (inside - start) / (end - start)
+        share = jnp.linspace(0.0, 1.0, elements + 1, dtype=inside.dtype)
+        ts = jnp.interp(share, (1.0 - _EVEN) * steps + _EVEN * even, inside)
+        return ts.at[0].set(start).at[-1].set(end)
+
+
+def closure_density(problem: Problem, end: Scalar, dense: bool) -> Density:
+    """The steps of the closure, by diffrax, up to `end`; it carries no derivative.
+
+    Where that solve fails, the rest of the way counts as one step.
+    """
+    problem = _constant(problem)
+    start = problem.ts[0]
+    equation = problem.equation
+    unit = units(problem.y0, problem.g0, equation.model.memories(), _ATOL, dense)
+    solution = dfx.diffeqsolve(
+        equation.term(),
+        Rodas5P() if dense else dfx.Tsit5(),
+        start,
+        end,
+        jnp.minimum(0.1, end - start),
+        problem.y0,
+        saveat=dfx.SaveAt(steps=True, fn=lambda s, y, args: s),
+        stepsize_controller=Guarded(
+            rtol=_RTOL,
+            atol=_ATOL,
+            unit=unit,
+            limit=1e8 * (1.0 + largest(problem.y0.theta)),
+            end=end,
+            patience=None,
+            norm=group_norm,
+            negative=lambda y: jnp.zeros((), bool),
+        ),
+        max_steps=_MAX_STEPS,
+        throw=False,
+    )
+    assert solution.ts is not None
+    ts = jnp.concatenate([start[None], jnp.where(jnp.isfinite(solution.ts), solution.ts, end)])
+    ts = jnp.append(ts, end)
+    taken = solution.stats["num_accepted_steps"]
+    all_taken = taken + jnp.where(ts[taken] < end, 1, 0)
+    count = jnp.minimum(jnp.arange(ts.size), all_taken).astype(ts.dtype)
+    return Density(ts, count)
+
+
+def _constant(tree: Any) -> Any:
+    stop = lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x
+    return jax.tree.map(stop, tree)
