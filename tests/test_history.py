@@ -22,11 +22,20 @@ def half_square(theta):
     return 0.5 * jnp.sum(theta**2)
 
 
+def itself(g):
+    return g
+
+
+def square(g):
+    return g**2
+
+
+def direction(s, theta, g, moments):
+    return jax.tree.map(lambda m, v: m / jnp.sqrt(1.0 + v), moments["m"], moments["v"])
+
+
 def model_of(kernel, rate=0.05):
-    memories = {"m": ide.Memory(kernel, lambda g: g), "v": ide.Memory(kernel, lambda g: g**2)}
-    direction = lambda s, theta, g, moments: jax.tree.map(
-        lambda m, v: m / jnp.sqrt(1.0 + v), moments["m"], moments["v"]
-    )
+    memories = {"m": ide.Memory(kernel, itself), "v": ide.Memory(kernel, square)}
     return ide.MemoryModel(memories, direction, rate)
 
 
@@ -39,7 +48,7 @@ def solve(model=None, theta0=1.0, ts=None, method=None, **options):
 
 
 def power_law_weights(a, h, steps):
-    r"""By hand: $\int K$ and $\int K(s) s/h$ over each cell, in long double."""
+    r"""By hand: $\int K (1 - x)$ and $\int K x$ over each cell, x = s/h - j, in long double."""
     j, a = np.arange(steps, dtype=np.longdouble), np.longdouble(a)
     difference = lambda p: ((j + 1) ** p - j**p) * np.longdouble(h) ** a
     whole = difference(a) / math.gamma(a + 1)
@@ -69,8 +78,8 @@ BY_HAND = {
 @pytest.mark.parametrize(("kernel", "by_hand"), BY_HAND.values(), ids=BY_HAND)
 @pytest.mark.parametrize("h", [0.03, 1.0])
 def test_weights_of_the_cells_are_exact(kernel, by_hand, h):
-    weights = Weights.of(kernel, jnp.asarray(h), 5000)
-    near, far = by_hand(h, 5000)
+    weights = Weights.of(kernel, jnp.asarray(h), 300)
+    near, far = by_hand(h, 300)
     lags = near + np.concatenate([[0.0], far[:-1]])
     np.testing.assert_allclose(weights.lags, lags, rtol=1e-12, atol=1e-300)
     np.testing.assert_allclose(weights.first, far, rtol=1e-12, atol=1e-300)
@@ -143,7 +152,11 @@ def test_vmap_equals_a_loop():
     def run(a, rate, theta0):
         return solve(model_of(ide.PowerLaw(a), rate), theta0, ts).theta
 
-    orders, rates, starts = jnp.array([0.3, 0.5, 0.9]), jnp.array([0.1, 0.05, 0.01]), jnp.ones((3, 2))
+    orders, rates, starts = (
+        jnp.array([0.3, 0.5, 0.9]),
+        jnp.array([0.1, 0.05, 0.01]),
+        jnp.ones((3, 2)),
+    )
     together = jax.vmap(run)(orders, rates, starts)
     alone = jnp.stack([run(*x) for x in zip(orders, rates, starts, strict=True)])
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-12)
@@ -159,9 +172,9 @@ def test_compiled_calls_are_the_same_and_new_values_do_not_recompile():
         return solve(eqx.tree_at(of_order, model, (a, a)), theta0, ts).theta
 
     of_order = lambda m: tuple(m.memories()[name].kernel.a for name in ("m", "v"))
-    for a in (0.4, 0.5, 0.97, 1.0):
+    for a in map(jnp.asarray, (0.4, 0.5, 0.97, 1.0)):
         alone = solve(eqx.tree_at(of_order, model, (a, a)), jnp.ones(2), ts).theta
-        np.testing.assert_allclose(run(jnp.asarray(a), jnp.ones(2)), alone, rtol=1e-12)
+        np.testing.assert_allclose(run(a, jnp.ones(2)), alone, rtol=0, atol=1e-11)
 
 
 def test_traced_ts_need_the_number_of_steps():
@@ -171,13 +184,15 @@ def test_traced_ts_need_the_number_of_steps():
     fixed = ide.History(steps=80)
     np.testing.assert_allclose(jax.jit(lambda ts: run(ts, fixed))(ts), alone, rtol=1e-13)
     np.testing.assert_allclose(jax.jit(lambda: run(ts, ide.History(4)))(), alone, rtol=1e-13)
-    with pytest.raises(ValueError, match=r"`steps` must be given .* History\(steps=1000\)`, or close"):
+    with pytest.raises(
+        ValueError, match=r"`steps` must be given .*History\(steps=1000\)`, or close"
+    ):
         jax.jit(lambda ts: run(ts, ide.History(4)))(ts)
 
 
-@pytest.mark.parametrize("steps", [3, 200])
+@pytest.mark.parametrize("steps", [3, pytest.param(200, marks=pytest.mark.slow)])
 def test_derivatives_in_both_modes_equal_difference_quotients(steps):
-    ts = np.array([0.0, 1.3, 0.2 * steps])
+    ts = np.array([0.0, 0.3, 0.2 * steps])
 
     def last(x):
         model = model_of(ide.PowerLaw(x[0]), x[1])
@@ -192,6 +207,7 @@ def test_derivatives_in_both_modes_equal_difference_quotients(steps):
     np.testing.assert_allclose(reverse, quotients, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_gradient_through_an_inertial_path():
     def last(x):
         path = solve(ide.SecondOrderAdam(x[0], x[1], x[2], velocity0=x[3]), x[4], np.arange(9.0))
@@ -266,7 +282,7 @@ def test_a_diverging_path_is_a_value_with_advice():
 
 def test_a_gradient_that_becomes_nan_is_a_value_with_advice():
     objective = lambda theta: jnp.sqrt(theta)
-    path = solve(ide.Adam(0.1), 0.5, objective=objective, throw=False)
+    path = solve(ide.Adam(0.1), 0.5, np.arange(21.0), objective=objective, throw=False)
     assert path.result == ide.RESULTS.nonfinite_gradient
     assert jnp.isnan(path.theta[-1])
     assert jnp.isfinite(path.theta[0])
@@ -274,8 +290,10 @@ def test_a_gradient_that_becomes_nan_is_a_value_with_advice():
 
 def test_a_negative_second_moment_is_counted():
     # the gradient fades within the kernel's first lobe, and the second lobe is negative
-    model = ide.SecondOrderAdam(1.0, 0.5, 0.02)
-    path = solve(model, 1.0, np.arange(31.0), ide.History(8), throw=False)
+    model = ide.SecondOrderAdam(1.0, 0.5, 0.02, velocity0=3.0)
+    objective = lambda theta: jnp.exp(-3.0 * theta)
+    ts, method = np.arange(31.0), ide.History(8)
+    path = solve(model, 0.0, ts, method, objective=objective, throw=False)
     assert path.result == ide.RESULTS.negative_second_moment
     assert 0 < path.stats["num_clamped"] < 240
     assert jnp.all(jnp.isfinite(path.theta))
@@ -304,7 +322,9 @@ def test_a_path_is_not_gone_on_from():
 
 
 def test_an_equation_of_another_kind_is_refused():
-    with pytest.raises(ValueError, match="infinite at s = 0, but is History. Use `idemodels.Markov"):
+    with pytest.raises(
+        ValueError, match="infinite at s = 0, but is History. Use `idemodels.Markov"
+    ):
         solve(ide.RMSProp(0.1, reading="causal"))
 
 
@@ -331,7 +351,9 @@ def test_a_kernel_that_breaks_is_named(value):
 def test_a_negative_function_is_named():
     # negative only between the lags at which the constructor looks
     kernel = ide.FunctionKernel(lambda s: jnp.where(jnp.abs(s - 2.5) < 0.2, -1.0, 1.0))
-    with pytest.raises(ValueError, match="'m', FunctionKernel.* not negative, but is -1 at lag 2.3"):
+    with pytest.raises(
+        ValueError, match="'m', FunctionKernel.* not negative, but is -1 at lag 2.3"
+    ):
         solve(model_of(kernel), method=ide.History(4))
 
 

@@ -23,8 +23,10 @@ LAYERS = [
     "_method",
     "_solve",
     "_compare",
-    "_config",
+    "_analysis",
     "_plot",
+    "_study",
+    "_config",
     "_cli",
     "__main__",
 ]

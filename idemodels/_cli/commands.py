@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from .._config import Config, ConfigError, find_config, read_config, read_title, shipped
-from .index import write_index
 from .main import FAILED, INTERRUPTED, OKAY
+from .page import write_page
 from .progress import Progress
 from .report import as_json, console, print_table, tell_failures
 from .run import Finished, run_config
@@ -28,7 +28,7 @@ def paper(arguments: argparse.Namespace) -> int:
     """`idemodels paper`"""
     paths = [path for name, path in shipped().items() if name.startswith("paper/")]
     status, finished = _run_all([read_config(path) for path in paths], arguments)
-    write_index(Path(arguments.out) / "paper", finished)
+    write_page(Path(arguments.out) / "paper", finished)
     return status
 
 

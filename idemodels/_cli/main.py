@@ -18,7 +18,7 @@ examples:
   idemodels list                       the configs that come with the package
   idemodels run adam_quadratic         one of them
   idemodels run mine.toml --out here   your own; results in here/mine/
-  idemodels paper --quiet              every experiment of the first paper
+  idemodels paper --quiet              every experiment of the two papers
 
 exit status: 0 all cases solved, 1 some failed (the table says which), 2 wrong usage or config,
 130 interrupted (what was finished is on disk)
@@ -78,14 +78,16 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="solve what the configs describe; write tables, figures and trajectories",
         description="Solves every case of each config and compares it with the discrete run. "
-        "Writes figures, table.csv, trajectories and provenance.json to DIR/NAME/.",
+        "Writes figures, table.csv, trajectories and provenance.json to DIR/NAME/; of a "
+        "config with a study also study.csv and its figure.",
     )
     run.add_argument("config", nargs="+", metavar="CONFIG", help="a TOML file, or a name of `list`")
     paper = commands.add_parser(
         "paper",
-        help="run the experiments of the first paper (all of configs/paper/)",
-        description="Runs every experiment of Heredia (2024), arXiv:2411.09734, as `run` does, "
-        "and writes DIR/paper/index.md with links to all figures.",
+        help="run the experiments of the two papers (all of configs/paper/)",
+        description="Runs every experiment of Heredia (2024), arXiv:2411.09734, and of its "
+        "follow-up, arXiv:2602.09101, as `run` does, and writes DIR/paper/report.md: for each what "
+        "the paper says, what is measured, the errors apart, and the figures.",
     )
     listing = commands.add_parser(
         "list",

@@ -1,16 +1,18 @@
-"""One config: every case, then the table and the figures."""
+"""One config: every case, then the table, the study and the figures."""
 
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from .._config import Config, shown
+from .._config import Config, shown, varying
 from .._plot import Pair, draw, rendered
+from .._study import Finding
 from .progress import Progress
 from .provenance import provenance
-from .store import write_arrays, write_csv, write_json, write_whole
+from .store import write_arrays, write_json, write_records, write_rows, write_whole
 from .work import Record, points_for, work
 
 
@@ -18,15 +20,18 @@ from .work import Record, points_for, work
 class Finished:
     """What a config came to.
 
-    - `keys`: the hyperparameters that its table shows.
+    - `keys`: the hyperparameters that name a case; `varying`: those of them that tell cases apart.
+    - `finding`: of its study; `None` where it has none, or no case was solved.
     - `interrupted`: whether `records` are only the cases before Ctrl-C.
     """
 
     config: Config
     folder: Path
     keys: list[str]
+    varying: list[str]
     records: list[Record]
     figures: list[str]
+    finding: Finding | None
     seconds: float
     interrupted: bool
 
@@ -39,22 +44,34 @@ def run_config(config: Config, folder: Path, progress: Progress) -> Finished:
     began = time.perf_counter()
     jax.config.update("jax_enable_x64", config.precision == "float64")
     keys = shown(case.values for case in config.cases)
+    apart = varying(case.values for case in config.cases)
     records: list[Record] = []
-    pairs: list[Pair] = []
+    pairs: list[tuple[Pair, Record]] = []
     interrupted = False
     try:
         _solve_all(config, folder, keys, progress, records, pairs)
     except KeyboardInterrupt:
         interrupted = True
-    write_csv(folder / "table.csv", records)
+    write_records(folder / "table.csv", records)
     progress.doing(f"{config.name}: figures")
     figures: list[str] = []
+    finding = None
     try:
-        _draw(config, folder, keys, pairs, figures)
+        solved = [pair for pair, record in pairs if record.okay]
+        if config.study is not None and solved:
+            finding = config.study(config.title, solved, apart)
+            write_rows(folder / "study.csv", finding.rows)
+            _write_figure(folder, "study", finding.figure, figures)
+        if config.figures and pairs:
+            drawn = draw(config.title, [pair for pair, _ in pairs], keys, config.figures)
+            for name, figure in drawn.items():
+                _write_figure(folder, name, figure, figures)
     except KeyboardInterrupt:
         interrupted = True
     seconds = time.perf_counter() - began
-    finished = Finished(config, folder, keys, records, figures, seconds, interrupted)
+    finished = Finished(
+        config, folder, keys, apart, records, figures, finding, seconds, interrupted
+    )
     write_json(folder / "provenance.json", provenance(finished))
     return finished
 
@@ -70,15 +87,14 @@ def _solve_all(config, folder, keys, progress, records, pairs) -> None:
             file = f"{i:02d}_{words.replace(' ', '_')}.npz".replace("/", "-")
             record = replace(record, file=f"trajectories/{file}")
             write_arrays(folder / "trajectories" / file, pair)
-            pairs.append(pair)
+            pairs.append((pair, record))
         records.append(record)
         error = "" if record.max_error is None else f", max error {record.max_error:.2e}"
         progress.done(f"{config.name} {i}/{len(config.cases)} {words}: {record.result}{error}")
 
 
-def _draw(config, folder, keys, pairs, names) -> None:
-    """Appends to `names` those that are on disk."""
-    for name, figure in draw(config.title, pairs, keys).items() if pairs else ():
-        for suffix in ("png", "svg"):
-            write_whole(folder / f"{name}.{suffix}", rendered(figure, suffix))
-        names.append(name)
+def _write_figure(folder: Path, name: str, figure: Any, names: list[str]) -> None:
+    """Appends to `names` when it is on disk."""
+    for suffix in ("png", "svg"):
+        write_whole(folder / f"{name}.{suffix}", rendered(figure, suffix))
+    names.append(name)

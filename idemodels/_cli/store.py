@@ -5,6 +5,7 @@ import io
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,15 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def write_csv(path: Path, records: list[Record]) -> None:
+def write_records(path: Path, records: list[Record]) -> None:
     """A row a case; the hyperparameters first, then what came of them."""
-    rows = [_flat(record) for record in records]
     chosen = [key for record in records for key in record.values]
-    columns = dict.fromkeys([*chosen, *(key for row in rows for key in row)])
+    write_rows(path, [_flat(record) for record in records], first=chosen)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], first: Iterable[str] = ()) -> None:
+    """Rows as CSV, with all keys that one of them has; those of `first` first."""
+    columns = dict.fromkeys([*first, *(key for row in rows for key in row)])
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
@@ -66,17 +71,19 @@ def write_csv(path: Path, records: list[Record]) -> None:
 def write_arrays(path: Path, pair: Pair) -> None:
     """Both paths as an .npz, by names such as "equation.theta", "discrete.moments.m"."""
     arrays: dict[str, Any] = {"discrete.error": pair.error}
-    for side, path_of in (("equation", pair.equation), ("discrete", pair.discrete)):
+    for name, side in (("equation", pair.equation), ("discrete", pair.discrete)):
+        path_of = side.path
         tree = {
             "ts": path_of.ts,
             "times": path_of.times,
             "theta": path_of.theta,
             "loss": path_of.loss,
             "moments": path_of.moments,
+            "gradient": side.gradient,
         }
         for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            name = jax.tree_util.keystr(keys, simple=True, separator=".")
-            arrays[f"{side}.{name}"] = np.asarray(leaf)
+            key = jax.tree_util.keystr(keys, simple=True, separator=".")
+            arrays[f"{name}.{key}"] = np.asarray(leaf)
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
     write_whole(path, content.getvalue())

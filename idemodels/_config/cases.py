@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -10,11 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._method import AbstractMethod
+from .._equation import Equation
+from .._method import AbstractMethod, Markov
+from .._method.base import describe
 from .._model import AbstractModel
+from .._results import State
 from .._types import Theta
 from .errors import Mistake, Mistakes, one_of, validate
-from .tables import MAKERS, TABLES, Run
+from .tables import MAKERS, METHODS, TABLES, Run
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,11 @@ class Case:
     """One choice of every value.
 
     - `values`: what it was made from, by the config's keys, defaults included: "objective" and
-        "model" (their kinds), the model's arguments, "theta0" where the config has it.
+        "model" (their kinds), the model's arguments, "theta0" and "shift" where the config has
+        them.
     - `theta0`: numbers; `None` where the objective's own start is taken.
+    - `shift`: where the equation starts: it is at `shift + k` where the discrete run is at k.
+    - `published`: the source's number for this case; NaN where it has none.
     """
 
     values: Mapping[str, Any]
@@ -33,6 +39,8 @@ class Case:
     theta0: Any
     steps: int
     every: int
+    shift: float
+    published: float
 
     @property
     def marks(self) -> np.ndarray:
@@ -46,6 +54,13 @@ class Case:
             return jnp.asarray(self.theta0, dtype)
         return jax.tree.map(lambda x: jnp.asarray(x, dtype), self.objective.theta0)
 
+    def state0(self, start: Theta) -> State | None:
+        """Where the equation starts, if not at s = 0: with empty memories."""
+        if not self.shift:
+            return None
+        y = Equation(self.model, self.objective).init(start)
+        return State(self.shift, start, y.memory, y.velocity)
+
 
 def cases_of(run: Run) -> list[Case]:
     """A case for each combination of values, the last key's values next to each other.
@@ -55,20 +70,22 @@ def cases_of(run: Run) -> list[Case]:
     tables = _checked_tables(run)
     objective, model = tables["objective"], tables["model"]
     made_objective = make("objective", objective)
-    made_method = make("method", tables["method"])
     starts = [None] if run.theta0 is None else _listed(run.theta0)
     for start in starts:
         _check_start(made_objective, start)
     cases = []
     for values in combinations(model):
         made = make("model", values)
-        for start in starts:
+        method = _method_for(made, tables.get("method"))
+        for start, shift in product(starts, _listed(run.shift)):
             values_shown = {"objective": _shown(objective), "model": values["kind"]}
             values_shown |= _with_defaults(type(made), values)
             values_shown |= {} if start is None else {"theta0": start}
-            of_run = (made_objective, made_method, start, run.steps, run.every)
-            cases.append(Case(values_shown, made, *of_run))
-    return cases
+            values_shown |= {} if shift is None else {"shift": shift}
+            _check_shift(shift, method)
+            of_run = (start, run.steps, run.every, shift or 0.0, np.nan)
+            cases.append(Case(values_shown, made, made_objective, method, *of_run))
+    return _with_published(cases, run.published)
 
 
 def combinations(table: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
@@ -92,9 +109,19 @@ def make(key: str, values: Mapping[str, Any]) -> Any:
 def shown(values: Iterable[Mapping[str, Any]]) -> list[str]:
     """The keys that tell cases apart, and the hyperparameters that one always wants to know."""
     values = list(values)
-    keys = dict.fromkeys(key for case in values for key in case)
+    apart = varying(values)
+    return [key for key in _keys(values) if key in _ALWAYS or key in apart]
+
+
+def varying(values: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The keys that tell cases apart."""
+    values = list(values)
     differs = lambda key: len({repr(case[key]) for case in values if key in case}) > 1
-    return [key for key in keys if key in _ALWAYS or differs(key)]
+    return list(filter(differs, _keys(values)))
+
+
+def _keys(values: list[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for case in values for key in case))
 
 
 _ALWAYS = ("learning_rate", "b1", "b2", "decay")
@@ -103,6 +130,8 @@ _ALWAYS = ("learning_rate", "b1", "b2", "decay")
 def _checked_tables(run: Run) -> dict[str, dict[str, Any]]:
     tables, wrong = {}, []
     for key in TABLES:
+        if getattr(run, key) is None:
+            continue
         try:
             tables[key] = _checked(key, getattr(run, key))
         except Mistakes as e:
@@ -129,6 +158,44 @@ def _from_constructor(key: str, message: str) -> Mistake:
     if message.startswith("Argument `") and found:
         return Mistake((key, name), rest)
     return Mistake((key,), f"cannot be made: {message}")
+
+
+def _method_for(model: AbstractModel, table: Mapping[str, Any] | None) -> AbstractMethod:
+    """The method that the config asks for, or else the first that solves the equation.
+
+    **Raises:** `Mistakes` if the one that is asked for does not.
+    """
+    fitting = [kind for kind in METHODS if METHODS[kind]().solves(model)]
+    if table is None:
+        return make("method", {"kind": fitting[0]})
+    if table["kind"] not in fitting:
+        kinds = " or ".join(repr(kind) for kind in fitting)
+        text = (
+            f"must be one that solves the equation of this model, {describe(model)}: {kinds}; "
+            f"but is {table['kind']!r}. Without `method` each model gets what it needs."
+        )
+        raise Mistakes(Mistake(("method", "kind"), text))
+    return make("method", table)
+
+
+def _check_shift(shift: Any, method: AbstractMethod) -> None:
+    if shift is None:
+        return
+    if not 0 <= shift < np.inf:
+        raise Mistakes(Mistake(("shift",), f"must be 0 or more, and finite, but is {shift}."))
+    if shift and not isinstance(method, Markov):
+        text = f"must be 0 for this method, which starts at s = 0, but is {shift}."
+        raise Mistakes(Mistake(("shift",), text))
+
+
+def _with_published(cases: list[Case], published: Any) -> list[Case]:
+    if published is None:
+        return cases
+    numbers = _listed(published)
+    if len(numbers) != len(cases):
+        text = f"must have a number for each of the {len(cases)} cases, but has {len(numbers)}."
+        raise Mistakes(Mistake(("published",), text))
+    return [replace(case, published=float(x)) for case, x in zip(cases, numbers, strict=True)]
 
 
 def _check_start(objective: Any, start: Any) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .._plot import FIGURES
+from .._study import STUDIES, Study
 from .cases import Case, cases_of
 from .errors import ConfigError, Mistake, Mistakes, unknown, validate
 from .find import name_of
@@ -18,6 +20,9 @@ class Config:
 
     - `name`: where its results go, below the folder for results.
     - `text`: the file as it was read.
+    - `study`: what is made of all cases together, if anything.
+    - `figures`: which of the usual ones are drawn.
+    - `claim`, `redraws`: for the report; see [`Head`][].
     """
 
     name: str
@@ -26,6 +31,10 @@ class Config:
     title: str
     precision: str
     cases: tuple[Case, ...]
+    study: Study | None
+    figures: tuple[str, ...]
+    claim: str
+    redraws: Mapping[str, str]
 
 
 def read_config(path: Path) -> Config:
@@ -49,7 +58,19 @@ def read_config(path: Path) -> Config:
             wrong |= dict.fromkeys(_in_run(found, own, i) for found in e.found)
     if wrong:
         raise _error(path, list(wrong))
-    return Config(name_of(path), path, text, head.title, head.precision, tuple(cases))
+    usual = FIGURES if head.study is None else ()
+    return Config(
+        name_of(path),
+        path,
+        text,
+        head.title,
+        head.precision,
+        tuple(cases),
+        None if head.study is None else STUDIES[head.study],
+        tuple(usual if head.figures is None else head.figures),
+        head.claim,
+        head.redraws,
+    )
 
 
 def read_title(path: Path) -> str:

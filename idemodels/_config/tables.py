@@ -8,8 +8,8 @@ import diffrax as dfx
 import pydantic
 from pydantic import AfterValidator, PlainValidator
 
-from .._method import Markov
-from .._model import AdaGrad, Adam, RMSProp
+from .._method import FixedPoint, History, Markov
+from .._model import AdaGrad, Adam, RMSProp, SecondOrderAdam
 from .._objective import (
     DigitsMLP,
     DoubleWell,
@@ -20,6 +20,8 @@ from .._objective import (
     Rosenbrock,
     TiltedDoubleWell,
 )
+from .._plot import FIGURES
+from .._study import STUDIES
 from .errors import one_of
 
 OBJECTIVES = {
@@ -32,7 +34,14 @@ OBJECTIVES = {
     "logistic_regression": LogisticRegression,
     "digits_mlp": DigitsMLP,
 }
-MODELS = {"adam": Adam, "rmsprop": RMSProp, "adagrad": AdaGrad}
+MODELS = {
+    "adam": Adam,
+    "rmsprop": RMSProp,
+    "adagrad": AdaGrad,
+    "second_order_adam": SecondOrderAdam,
+}
+# In the order in which they are tried where a config names none.
+METHODS = {"markov": Markov, "fixed_point": FixedPoint, "history": History}
 
 
 def _is_number(x: Any) -> bool:
@@ -83,6 +92,18 @@ _Starts = Annotated[Any, _one_or_more(_is_array, "a number or an array of number
 _Count = Annotated[int, _at_least(1)]
 
 
+def _study(x: Any) -> Any:
+    if x not in STUDIES:
+        raise ValueError(one_of(x, STUDIES))
+    return x
+
+
+def _figure(x: Any) -> Any:
+    if x not in FIGURES:
+        raise ValueError(one_of(x, FIGURES))
+    return x
+
+
 class Table(pydantic.BaseModel):
     """A table with known keys only, where 1 is a number and "1" is none."""
 
@@ -90,22 +111,38 @@ class Table(pydantic.BaseModel):
 
 
 class Head(Table):
-    """The keys that stand once in a file."""
+    """The keys that stand once in a file.
+
+    - `claim`: what the source says or shows, in our words.
+    - `redraws`: from the name of a kind of figure in the authors' code to that of ours.
+    - `figures`: which of the usual figures are drawn; by default all, or with a study none.
+    """
 
     title: str
     precision: Literal["float64", "float32"] = "float64"
+    claim: str = ""
+    redraws: dict[str, str] = {}
+    study: Annotated[Any, PlainValidator(_study)] = None
+    figures: list[Annotated[str, PlainValidator(_figure)]] | None = None
     runs: list[dict[str, Any]] = []
 
 
 class Run(Table):
-    """The keys that describe a run: at the top of a file, or in one of its `[[runs]]`."""
+    """The keys that describe a run: at the top of a file, or in one of its `[[runs]]`.
+
+    - `method`: by default what the model needs.
+    - `shift`: where on its own axis s the equation starts, its memories empty; s = 0 by default.
+    - `published`: a number of the source for each case, in their order, to stand beside ours.
+    """
 
     steps: _Count
     every: _Count = 1
     objective: dict[str, Any]
     theta0: _Starts = None
     model: dict[str, Any]
-    method: dict[str, Any] = {"kind": "markov"}
+    method: dict[str, Any] | None = None
+    shift: _Numbers = None
+    published: _Numbers = None
 
 
 def _table(kind: str, of: type, numbers: Any) -> type[Table]:
@@ -136,17 +173,20 @@ def _solver(x: Any) -> Any:
     return x
 
 
-class MarkovTable(Table):
-    """The keys of `idemodels.Markov`; an event has no form in TOML."""
-
-    kind: Literal["markov"]
-    solver: Annotated[Any, PlainValidator(_solver)] = None
-    rtol: float = Markov().rtol
-    atol: float = Markov().atol
-    max_steps: int = Markov().max_steps
+_Solver = Annotated[Any, PlainValidator(_solver)]
 
 
-def _method(**arguments: Any) -> Markov:
+def _method_table(kind: str, of: type) -> type[Table]:
+    """The table of a method: a key for each field; a solver by its name, and no event."""
+    fields: dict[str, Any] = {"kind": Literal[kind]}
+    for name, parameter in inspect.signature(of).parameters.items():
+        if name != "event":
+            value = _Solver if name == "solver" else parameter.annotation
+            fields[name] = (value, parameter.default)
+    return pydantic.create_model(of.__name__, __base__=Table, **fields)
+
+
+def _markov(**arguments: Any) -> Markov:
     name = arguments.pop("solver", None)
     return Markov(None if name is None else getattr(dfx, name)(), **arguments)
 
@@ -155,10 +195,10 @@ def _method(**arguments: Any) -> Markov:
 TABLES: Mapping[str, Mapping[str, type[Table]]] = {
     "objective": {kind: _table(kind, of, _Array) for kind, of in OBJECTIVES.items()},
     "model": {kind: _table(kind, of, _Numbers) for kind, of in MODELS.items()},
-    "method": {"markov": MarkovTable},
+    "method": {kind: _method_table(kind, of) for kind, of in METHODS.items()},
 }
 MAKERS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "objective": OBJECTIVES,
     "model": MODELS,
-    "method": {"markov": _method},
+    "method": METHODS | {"markov": _markov},
 }

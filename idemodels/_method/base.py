@@ -60,7 +60,7 @@ class AbstractMethod(eqx.Module):
         """Whether the equation of `model` is one for this method."""
 
     def prepare(self, ts: Any, state0: Any) -> "AbstractMethod":
-        """Itself, or one that knows what it must of the arguments of `solve`, before they are traced.
+        """Itself, or one that knows what it must of the arguments before they are traced.
 
         **Raises:** `ValueError` if it cannot do with them.
         """

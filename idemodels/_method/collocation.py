@@ -173,8 +173,8 @@ def sweep(equation: Equation, y0: Augmented, mesh: Mesh, foretold: dict[str, For
     size = STAGES * sum(x.size for x in jax.tree.leaves(y0.theta))
     tolerance = 1e2 * float(jnp.finfo(dtype).eps)
     linear = lx.AutoLinearSolver(well_posed=None)
-    if size > _DENSE:
-        linear = lx.GMRES(tolerance, tolerance, restart=30, stagnation_iters=30)
+    if size > _DENSE:  # rarely stiff: a few iterations, of which lineax runs through all
+        linear = lx.GMRES(1e-4, tolerance, restart=5, stagnation_iters=5)
     newton = optx.Newton(tolerance, tolerance, linear_solver=linear)
 
     def element(carry, x):
@@ -218,6 +218,8 @@ def sweep(equation: Equation, y0: Augmented, mesh: Mesh, foretold: dict[str, For
 
     start = (y0.theta, y0.memory, jax.tree.map(jnp.zeros_like, y0.theta))
     xs = (mesh.h, mesh.s, alphas, mesh.inside, foretold)
+    if size > _DENSE:  # a network's activations at every node are too many to keep
+        element = jax.checkpoint(element)  # pyright: ignore[reportPrivateImportUsage]
     return jax.lax.scan(element, start, xs)[1]
 
 

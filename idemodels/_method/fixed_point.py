@@ -36,7 +36,7 @@ from .rodas5p import IMPLICIT_PARAMETERS
 # Where the number of elements is not given: the first, tried on, doubled up to the last.
 _FIRST, _LAST, _TRACED = 64, 2048, 256
 # Elements in each of the two parts of the extension.
-_BEYOND = 16
+_BEYOND = 8
 # Between the nodes, where the equation is checked.
 _BETWEEN = 0.5 * (np.append(0.0, NODES[:-1]) + NODES)
 
@@ -118,16 +118,19 @@ def _solve(method: FixedPoint, problem: Problem, elements: int) -> Answer:
     ts = _elements(method, problem, elements)
     memories = _memories(problem)
 
-    def solved(cut_and_hold):
-        mesh = make_mesh(memories, ts, *cut_and_hold)
-        closure = sweep(problem.equation, problem.y0, mesh, _as_closure(problem, mesh))
-        added, sweeps = _fixed_point(method, problem, mesh, closure)
-        return _sweep(problem, mesh, added), sweeps
-
-    # the answer, the extension doubled, its end zeroed: one program for the three
     near, far = elements + _BEYOND, elements + 2 * _BEYOND
     cuts, holds = jnp.array([near, far, near]), jnp.array([True, True, False])
-    paths, sweeps = jax.lax.map(solved, (cuts, holds))
+    first = make_mesh(memories, ts, cuts[0], holds[0])
+    closure = sweep(problem.equation, problem.y0, first, _as_closure(problem, first))
+
+    def solved(added, cut_and_hold):
+        mesh = make_mesh(memories, ts, *cut_and_hold)
+        added, sweeps = _fixed_point(method, problem, mesh, closure, added)
+        return added, (_sweep(problem, mesh, added), sweeps)
+
+    # the answer, the extension doubled, its end zeroed: one program for the three
+    start = _added(problem, first, closure)
+    _, (paths, sweeps) = jax.lax.scan(solved, start, (cuts, holds))
     path = jax.tree.map(lambda x: x[0], paths)
     moves = lambda x: jnp.max(jnp.abs(x[1:, :elements] - x[:1, :elements]).reshape(2, -1), axis=1)
     moves = jnp.max(jnp.stack([moves(x) for x in jax.tree.leaves(paths.theta)]), axis=0)
@@ -229,11 +232,11 @@ def _sweep(problem: Problem, mesh: Mesh, added: dict[str, Any]) -> Swept:
 
 
 def _fixed_point(
-    method: FixedPoint, problem: Problem, mesh: Mesh, closure: Swept
+    method: FixedPoint, problem: Problem, mesh: Mesh, closure: Swept, start: dict[str, Any]
 ) -> tuple[dict[str, Any], Count]:
-    """What is added at the fixed point, and Newton's iterations to it, by GMRES, from the closure.
+    """What is added at the fixed point, and Newton's iterations to it, by GMRES, from `start`.
 
-    Each number is taken in units of the moment itself, which fades by many powers of ten.
+    Each number is taken in units of the closure's moment, which fades by many powers of ten.
     """
     eps = float(jnp.finfo(mesh.ts.dtype).eps)
     tolerance = max(0.1 * method.residual_tol, 100 * eps)
@@ -243,7 +246,6 @@ def _fixed_point(
             size = jax.tree.map(jnp.abs, really_ahead(m, mesh, name, closure))
             size = jax.tree.map(lambda x: x + 1e-30 * (1.0 + jnp.max(x)), size)
             unit[name] = jax.lax.stop_gradient((size, size))
-    start = jax.tree.map(jnp.divide, _added(problem, mesh, closure), unit)
 
     def lack(x, args):
         problem, mesh, unit = args
@@ -251,14 +253,16 @@ def _fixed_point(
         new = _added(problem, mesh, _sweep(problem, mesh, added))
         return jax.tree.map(lambda a, b, u: (a - b) / u, new, added, unit)
 
-    linear = lx.GMRES(1e-8, 1e-2 * tolerance, restart=40, stagnation_iters=40)
+    # lineax runs through all iterations before a restart
+    linear = lx.GMRES(1e-6, 1e-2 * tolerance, restart=10, stagnation_iters=10)
+    exact = lx.GMRES(1e-2 * tolerance, 1e-2 * tolerance, restart=20, stagnation_iters=20)
     solution = optx.root_find(
         lack,
         optx.Newton(tolerance, tolerance, linear_solver=linear),
-        start,
+        jax.tree.map(jnp.divide, start, unit),
         args=(problem, mesh, unit),
         max_steps=method.max_sweeps,
-        adjoint=optx.ImplicitAdjoint(linear_solver=linear),
+        adjoint=optx.ImplicitAdjoint(linear_solver=exact),
         throw=False,
     )
     added = jax.tree.map(jnp.multiply, solution.value, unit)
@@ -316,17 +320,12 @@ def _residual(
 
     def leaf(u, d, x):
         lack = jnp.abs(d + model.weight_decay * x - u)[:elements]
-        flat = lack.reshape(*lack.shape[:2], -1)
-        return (
-            jnp.max(flat),
-            jnp.max(jnp.abs(u[:elements])),
-            jnp.max(flat * way[:elements, :, None]),
-        )
+        lack = lack.reshape(*lack.shape[:2], -1)
+        apart = lack * way[:elements, :, None]
+        return jnp.stack([jnp.max(lack), jnp.max(jnp.abs(u[:elements])), jnp.max(apart)])
 
-    leaves = zip(*map(jax.tree.leaves, (u, direction, path.theta)), strict=True)
-    lack, size, moved_by = (
-        jnp.max(jnp.stack(x)) for x in zip(*(leaf(*x) for x in leaves), strict=True)
-    )
+    leaves = jax.tree.leaves(jax.tree.map(leaf, u, direction, path.theta))
+    lack, size, moved_by = jnp.max(jnp.stack(leaves), axis=0)
     ratio = lack / jnp.where(size > 0, size, 1.0)
     return jax.lax.stop_gradient((ratio, moved_by))
 

@@ -52,8 +52,8 @@ class History(AbstractMethod):
     **Arguments:**
 
     - `substeps`: steps of the grid for each optimizer step.
-    - `steps`: of the grid, from 0 to the last of `ts`, instead. Needed where `ts` is traced; ts that
-        are only closed over by a traced function are not.
+    - `steps`: of the grid, from 0 to the last of `ts`, instead. Needed where `ts` is traced; not
+        where a traced function closes over it.
 
     Between the grid's points the path is interpolated, at an order that does not spoil it.
 
@@ -398,7 +398,7 @@ def _count_negative(moments: list[Array], reached: Bool[Array, " n"]) -> Count:
 
 
 class _Interpolant(eqx.Module):
-    """The path between the points of the grid: cubic, and by the fitted powers at a singular start."""
+    """The path between the points of the grid: cubic; at a singular start by the fitted powers."""
 
     h: Scalar
     powers: Powers
@@ -408,13 +408,14 @@ class _Interpolant(eqx.Module):
 
     def __call__(self, s: Scalar) -> tuple[Array, _Vectors]:
         x = s / self.h
-        theta, moments = self._cubic(x, (self.rows.state[0], self.rows.moments))
+        thetas = self.rows.state[0]
+        theta, moments = self._cubic(x, (thetas, self.rows.moments))
         if not self.powers.singular or len(self.rows.state) > 1:
             return theta, moments
         early = x < self.powers.last
         # theta' = p, which the fit integrates as the first steps did
         gains = x * self.powers.at(x) / (1.0 + self.powers.exponents)
-        head = self.rows.state[0][0] + self.h * (gains @ self.start.coefficients)
+        head = thetas[0] + self.h * (gains @ self.start.coefficients)
         values = self.powers.at(x)
         fitted = lambda m: values @ self.powers.fit(m[: self.powers.last + 1])
         choose = lambda a, b: jnp.where(early, a, b)
@@ -428,10 +429,7 @@ class _Interpolant(eqx.Module):
         i = jnp.clip(jnp.floor(x).astype(int) - 1, 0, most)
         t = x - i.astype(x.dtype)
         weights = jnp.stack(
-            [
-                math.prod((t - k) / (j - k) for k in range(points) if k != j)
-                for j in range(points)
-            ]
+            [math.prod((t - k) / (j - k) for k in range(points) if k != j) for j in range(points)]
         )
         # past the last good point its own value
         near = jnp.minimum(i + jnp.arange(points), self.last)

@@ -19,7 +19,7 @@ from .._model import AbstractModel
 from .._types import Scalar
 from .cells import GAUSS, by_chunks
 
-_MOST = 4
+_MOST = 3
 # Two powers closer than this make the fit ill-conditioned: the second gives way to a larger one.
 _APART = 0.05
 
@@ -71,20 +71,22 @@ class Powers(eqx.Module):
     @classmethod
     def of(cls, model: AbstractModel, steps: int, dtype: Any) -> "Powers":
         """Those that `model` needs, or as many as `steps` + 1 points determine."""
-        found: list[Any] = []
+        wanted: list[Any] = [0.5] if model.inertial else []
         for memory in model.memories().values():
             a = memory.kernel.exponent
             if not (isinstance(a, int | float) and a >= 1):
-                found.append(a)
-        multiples = [1, 2, 3] if len(found) == 1 else [1, 2]
-        wanted = [k * jnp.asarray(a, dtype) for k in multiples for a in found]
-        if model.inertial:
-            wanted.insert(0, jnp.asarray(0.5, dtype))
-        powers = [jnp.zeros((), dtype), jnp.ones((), dtype)]
-        for i, power in enumerate(wanted[:_MOST]):
-            distance = jnp.min(jnp.abs(jnp.stack(powers) - power))
-            powers.append(jnp.where(distance < _APART, 4.0 + i, power))
-        return cls(jnp.stack(powers[: steps + 1]))
+                wanted += [k * a for k in (1, 2, 3)]
+        chosen: list[Any] = [jnp.zeros((), dtype), jnp.ones((), dtype)]
+        if not wanted:
+            return cls(jnp.stack(chosen))
+        candidates = jnp.sort(jnp.stack([jnp.asarray(power, dtype) for power in wanted]))
+        for candidate in candidates:
+            near = jnp.min(jnp.abs(jnp.stack(chosen) - candidate)) < _APART
+            chosen.append(jnp.where(near | (candidate > 1.9), jnp.inf, candidate))
+        singular = jnp.sort(jnp.stack(chosen[2:]))[:_MOST]
+        spare = 2.0 + jnp.arange(singular.size, dtype=dtype)
+        singular = jnp.where(singular < 2.0, singular, spare)
+        return cls(jnp.concatenate([jnp.stack(chosen[:2]), singular])[: steps + 1])
 
     @property
     def last(self) -> int:
@@ -110,17 +112,19 @@ class Powers(eqx.Module):
         return jnp.linalg.solve(self.at(points), values)
 
     def missed(self, mover: Mover, steps: int) -> tuple[Float[Array, "n g"], ...]:
-        """What linear interpolation misses of each power below 1, over each of `steps` cells."""
+        """What linear interpolation misses of each power over each of `steps` cells.
+
+        Past the points of the fit of those below 1 alone: the others would be extrapolated.
+        """
         dtype = self.exponents.dtype
-        kept = (self.exponents > 0) & (self.exponents < 1)
+        small = (self.exponents < 1)[None, None]
 
         def over(x, w, n):
             ends = self.at(n)[:, None], self.at(n + 1.0)[:, None]
             fraction = x[None, :, None]
             inside = self.at(n[:, None] + x[None])
-            defect = jnp.where(
-                kept.reshape(1, 1, -1), inside - (1.0 - fraction) * ends[0] - fraction * ends[1], 0.0
-            )
+            defect = inside - (1.0 - fraction) * ends[0] - fraction * ends[1]
+            defect = jnp.where(small | (n < self.last)[:, None, None], defect, 0.0)
             return tuple(jnp.einsum("nxg,x->ng", defect, k * w) for k in mover.kernels(x))
 
         x, w = (jnp.asarray(y, dtype) for y in GAUSS)

@@ -1,2 +1,4 @@
-from .figures import draw as draw, rendered as rendered
-from .pair import Pair as Pair
+from .figures import FIGURES as FIGURES, draw as draw, rendered as rendered
+from .pair import Pair as Pair, Side as Side
+from .quantities import components as components
+from .style import COLOURS as COLOURS, LINES as LINES, RC as RC, label as label

@@ -1,14 +1,17 @@
 """The figures of a run. matplotlib is imported in the functions, so that no other part needs it."""
 
 import io
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .grid import Grid
 from .pair import Pair
-from .quantities import Quantity, distance, loss, moments, parameters
+from .quantities import Quantity, distance, gradient, loss, moments, parameters
 from .style import RC
+
+FIGURES = ("paths", "moments", "gradient", "error", "loss")
 
 # Discrete iterates drawn per path: more of them merge into a line.
 _POINTS = 45
@@ -16,33 +19,38 @@ _TIME = r"time $t = \alpha s$ (dimensionless)"
 _STEPS = "optimizer step $s$"
 
 
-def draw(title: str, pairs: list[Pair], keys: list[str]) -> dict[str, Any]:
-    """The figures by name: "paths", "moments", "error" and "loss".
+def draw(
+    title: str, pairs: list[Pair], keys: list[str], names: Sequence[str] = FIGURES
+) -> dict[str, Any]:
+    """The figures by name.
 
     **Arguments:**
 
     - `pairs`: at least one.
     - `keys`: the hyperparameters that tell them apart.
+    - `names`: which of [`FIGURES`][]; "moments" only where there are such.
     """
     import matplotlib
 
     with matplotlib.rc_context(RC):
         grid = Grid(pairs, keys)
         curves = lambda what, rows: grid.figure(f"{title}: {what}", rows, curve_with(grid))
-        figures = {"paths": curves("equation and discrete run", parameters(pairs))}
-        if moments(pairs):
-            figures["moments"] = curves("moments", moments(pairs))
-        figures["error"] = grid.figure(
-            f"{title}: distance between equation and discrete run",
-            [distance()],
-            error_with(grid),
-            points=False,
-            sharey=True,
-        )
-        for axes in figures["error"].axes:  # the limits are a row's: after all of it is drawn
-            _log_axis(axes, 7)
-        figures["loss"] = curves("loss along the path", loss())
-        return figures
+        makers: dict[str, Callable[[], Any]] = {
+            "paths": lambda: curves("equation and discrete run", parameters(pairs)),
+            "moments": lambda: curves("moments", moments(pairs)),
+            "gradient": lambda: curves("gradient along the path", gradient(pairs)),
+            "error": lambda: _errors(title, grid),
+            "loss": lambda: curves("loss along the path", loss()),
+        }
+        return {name: makers[name]() for name in names if name != "moments" or moments(pairs)}
+
+
+def _errors(title: str, grid: Grid) -> Any:
+    what = f"{title}: distance between equation and discrete run"
+    figure = grid.figure(what, [distance()], error_with(grid), points=False, sharey=True)
+    for axes in figure.axes:  # the limits are a row's: after all of it is drawn
+        _log_axis(axes, 7)
+    return figure
 
 
 def rendered(figure: Any, suffix: str) -> bytes:
@@ -67,9 +75,9 @@ def curve_with(grid: Grid) -> Any:
                 continue
             style = grid.style(pair)
             chosen = _some(points.size, i)
-            axes.plot(pair.equation.times, line, **style, zorder=2)
+            axes.plot(pair.equation.path.times, line, **style, zorder=2)
             axes.plot(
-                np.asarray(pair.discrete.times)[chosen],
+                np.asarray(pair.discrete.path.times)[chosen],
                 points[chosen],
                 linestyle="",
                 marker="o",
@@ -96,7 +104,7 @@ def error_with(grid: Grid) -> Any:
             # where both agree to the last bit there is nothing to draw
             positive = np.where(pair.error > 0, pair.error, np.nan)
             if np.any(np.isfinite(positive)):
-                axes.plot(pair.discrete.ts, positive, **grid.style(pair))
+                axes.plot(pair.discrete.path.ts, positive, **grid.style(pair))
         axes.set_xlabel(_STEPS)
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)
         axes.set_ylabel(quantity.name)

@@ -50,7 +50,7 @@ class Grid:
         return [p for p in of_rate if reading is None or p.values["reading"] == reading]
 
     def title(self, rate: Any, reading: str | None) -> str:
-        steps = {int(pair.discrete.ts[-1]) for pair in self.panel(rate, reading)}
+        steps = {int(pair.discrete.path.ts[-1]) for pair in self.panel(rate, reading)}
         words = [label({"learning_rate": rate}, ["learning_rate"])]
         words += [f"{steps.pop()} steps"] if len(steps) == 1 else []
         words += [reading] if reading is not None else []

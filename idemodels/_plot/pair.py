@@ -10,15 +10,31 @@ from .._results import Trajectory
 
 
 @dataclass(frozen=True)
+class Side:
+    """One of both paths, its arrays on the host: the trajectory, and the gradient along it."""
+
+    path: Trajectory
+    gradient: Any
+
+
+@dataclass(frozen=True)
 class Pair:
-    """Both paths of one case, their arrays on the host.
+    """Both paths of one case.
 
     - `values`: the hyperparameters by name.
     - `equation`: at the steps of `discrete`, and maybe between them.
+    - `at`: where in `equation` those steps are, shape `(T,)`.
     - `error`: at the steps of `discrete`, shape `(T,)`.
+    - `published`: the source's number for this case, or NaN.
+    - `objective`: the loss as a function of theta.
+    - `least`: the loss in the minimum, or NaN where that is not known.
     """
 
     values: Mapping[str, Any]
-    equation: Trajectory
-    discrete: Trajectory
+    equation: Side
+    discrete: Side
+    at: np.ndarray
     error: np.ndarray
+    objective: Any = None
+    published: float = np.nan
+    least: float = np.nan

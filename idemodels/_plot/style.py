@@ -34,8 +34,14 @@ _NAMES = {
     "eps": r"$\epsilon$",
     "l2": r"$\lambda$",
     "theta0": r"$\theta_0$",
+    "velocity0": r"$\dot\theta_0$",
 }
-_WORDS = {"adam": "Adam", "rmsprop": "RMSProp", "adagrad": "AdaGrad"}
+_WORDS = {
+    "adam": "Adam",
+    "rmsprop": "RMSProp",
+    "adagrad": "AdaGrad",
+    "second_order_adam": "second order",
+}
 
 
 def label(values: Mapping[str, Any], keys: Iterable[str]) -> str:

@@ -1,0 +1,21 @@
+from collections.abc import Mapping
+
+from .base import Finding as Finding, Study as Study
+from .basins import basins
+from .error_table import error_table
+from .loss_gap import loss_gap
+from .order_gap import order_gap
+from .positivity import positivity
+from .shifted_start import shifted_start
+from .velocity import velocity
+
+# What a config's key `study` may be.
+STUDIES: Mapping[str, Study] = {
+    "error_table": error_table,
+    "velocity": velocity,
+    "basins": basins,
+    "loss_gap": loss_gap,
+    "positivity": positivity,
+    "order_gap": order_gap,
+    "shifted_start": shifted_start,
+}
