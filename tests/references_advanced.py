@@ -82,9 +82,10 @@ class _System:
         for _ in range(60):
             step_theta, step_v = self._step(theta, v, share)
             # a moment falls by no more than nine tenths in an iteration
-            shrink = np.min(np.where(step_v > 0.9 * v, 0.9 * v / np.maximum(step_v, 1e-300), 1.0)[
-                v > 1e-200
-            ], initial=1.0)
+            shrink = np.min(
+                np.where(step_v > 0.9 * v, 0.9 * v / np.maximum(step_v, 1e-300), 1.0)[v > 1e-200],
+                initial=1.0,
+            )
             factor = max(shrink, 0.1)
             theta, v = theta - factor * step_theta, v - factor * step_v
             v = np.maximum(v, 0.0)

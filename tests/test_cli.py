@@ -69,10 +69,20 @@ def test_run_reports_the_errors_of_the_paper(first_command):
     assert "adam_quadratic 4/4 learning_rate=0.01 b1=0.9 b2=0.999: successful" in err
 
 
+def test_the_errors_of_model_and_solver_are_apart(first_command):
+    (config,) = json.loads(first_command[1])["configs"]
+    for record in config["records"]:
+        assert record["method"] == "Markov"
+        assert 0 < record["solver_error"] < 1e-4 * record["max_error"]
+        assert record["final_error"] < record["max_error"]
+        assert record["residual"] is record["num_clamped"] is None
+    assert "solver's error" not in first_command[2]
+
+
 def test_run_writes_everything(first_command):
     folder = first_command[0] / "results" / "adam_quadratic"
     (config,) = json.loads(first_command[1])["configs"]
-    assert config["figures"] == ["paths", "moments", "error", "loss"]
+    assert config["figures"] == ["paths", "moments", "gradient", "error", "loss"]
     for name in config["figures"]:
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (folder / f"{name}.svg").read_text()
@@ -80,8 +90,8 @@ def test_run_writes_everything(first_command):
         rows = list(csv.DictReader(file))
     assert [row["b2"] for row in rows] == ["0.99", "0.999"] * 2
     with np.load(folder / rows[2]["file"]) as arrays:
-        for side, size in (("equation", 1001), ("discrete", 1001)):
-            for name in ("ts", "times", "theta", "loss", "moments.m", "moments.v"):
+        for side, size in (("equation", 1501), ("discrete", 1001)):
+            for name in ("ts", "times", "theta", "loss", "moments.m", "moments.v", "gradient"):
                 assert arrays[f"{side}.{name}"].shape == (size,), (side, name)
         assert arrays["discrete.error"].max() == float(rows[2]["max_error"])
     assert not list(folder.rglob(".*")), "temporary files are left"

@@ -5,9 +5,20 @@ import jax
 import numpy as np
 import pytest
 
-from idemodels import AdaGrad, Adam, DoubleWell, Quadratic, RMSProp
+from idemodels import (
+    AdaGrad,
+    Adam,
+    DoubleWell,
+    FixedPoint,
+    History,
+    Markov,
+    Quadratic,
+    RMSProp,
+    SecondOrderAdam,
+)
 from idemodels._config import ConfigError, find_config, read_config, shipped
 from idemodels._config.cases import shown
+from idemodels._plot import FIGURES
 
 SHARED = """
 title = "test"
@@ -15,6 +26,8 @@ steps = 10
 """
 OBJECTIVE = 'objective = { kind = "quadratic" }\n'
 ADAM = 'model = { kind = "adam", learning_rate = 0.1 }\n'
+SECOND = 'model = { kind = "second_order_adam", learning_rate = 0.1 }\n'
+ADVANCED = 'model = { kind = "rmsprop", learning_rate = 0.1, reading = "advanced" }\n'
 
 
 @pytest.fixture
@@ -71,6 +84,41 @@ def test_a_list_makes_a_case_of_each_value_and_its_key_is_the_label(read):
     assert shown(case.values for case in cases) == ["learning_rate", "b1", "b2", "theta0"]
 
 
+def test_each_model_gets_the_method_that_it_needs(read):
+    text = SHARED + OBJECTIVE
+    text += 'model = { kind = "rmsprop", learning_rate = 0.1, reading = ["closure", "advanced"] }\n'
+    assert [type(case.method) for case in read(text).cases] == [Markov, FixedPoint]
+
+
+def test_methods_are_made_from_their_keys(read):
+    text = 'method = { kind = "fixed_point", tol = 1e-6, elements = 32, extension = 4 }\n'
+    (case,) = read(SHARED + OBJECTIVE + ADVANCED + text).cases
+    assert case.method == FixedPoint(tol=1e-6, elements=32, extension=4.0)
+    (case,) = read(SHARED + OBJECTIVE + ADAM + 'method = { kind = "history", substeps = 3 }').cases
+    assert case.method == History(3)
+
+
+def test_a_model_of_second_order_with_a_shifted_start(read):
+    text = SHARED + "shift = [0, 1.0]\npublished = [nan, 0.5]\n" + OBJECTIVE
+    text += SECOND.replace("}", ", velocity0 = 2.0 }")
+    usual, shifted = read(text).cases
+    assert isinstance(usual.model, SecondOrderAdam)
+    start = usual.start("float64")
+    assert usual.state0(start) is None
+    state = shifted.state0(start)
+    assert (state.s, float(state.velocity)) == (1.0, pytest.approx(0.2))
+    assert {name: m.shape for name, m in state.memory.items()} == {"m": (2,), "v": (2,)}
+    assert not np.any(jax.tree.leaves(state.memory))
+    np.testing.assert_array_equal([usual.published, shifted.published], [np.nan, 0.5])
+
+
+def test_a_study_has_its_own_figure_unless_more_are_asked_for(read):
+    text = SHARED + OBJECTIVE + ADAM
+    assert read(text).figures == FIGURES
+    assert read('study = "error_table"\n' + text).figures == ()
+    assert read('study = "error_table"\nfigures = ["loss"]\n' + text).figures == ("loss",)
+
+
 def test_a_run_is_laid_over_the_top_of_the_file(read):
     text = SHARED + OBJECTIVE + 'model = { kind = "adam", b1 = 0.5 }\n'
     text += "[[runs]]\nmodel = { learning_rate = 0.1 }\n"
@@ -97,8 +145,8 @@ def test_a_run_is_laid_over_the_top_of_the_file(read):
         (SHARED + OBJECTIVE + "model = {}\n", "`model.kind` is missing: one of 'adam', 'rmsprop'"),
         (
             SHARED + OBJECTIVE + 'model = { kind = "adm" }\n',
-            "`model.kind` must be one of 'adam', 'rmsprop', 'adagrad', but is 'adm'. "
-            "Did you mean 'adam'?",
+            "`model.kind` must be one of 'adam', 'rmsprop', 'adagrad', 'second_order_adam', but is "
+            "'adm'. Did you mean 'adam'?",
         ),
         (
             SHARED + 'objective = { kind = "rosenbrok" }\n' + ADAM,
@@ -139,7 +187,8 @@ def test_a_run_is_laid_over_the_top_of_the_file(read):
         ),
         (
             SHARED + OBJECTIVE + ADAM + 'method = { kind = "marcov" }\n',
-            "`method.kind` must be one of 'markov', but is 'marcov'. Did you mean 'markov'?",
+            "`method.kind` must be one of 'markov', 'fixed_point', 'history', but is 'marcov'. Did "
+            "you mean 'markov'?",
         ),
         (
             SHARED + OBJECTIVE + ADAM + 'method = { kind = "markov", solver = "Tsit6" }\n',
@@ -152,6 +201,59 @@ def test_a_run_is_laid_over_the_top_of_the_file(read):
         (
             SHARED + OBJECTIVE + ADAM + 'method = { kind = "markov", rtol = 0 }\n',
             "`method.rtol` must be a positive number, but is 0",
+        ),
+        (
+            SHARED + OBJECTIVE + ADAM + 'method = { kind = "fixed_point" }\n',
+            "`method.kind` must be one that solves the equation of this model, Adam: 'markov' or "
+            "'history'; but is 'fixed_point'. Without `method` each model gets what it needs.",
+        ),
+        (
+            SHARED + OBJECTIVE + ADVANCED + 'method = { kind = "markov" }\n',
+            "this model, RMSProp, which reads 'v' at s + 1: 'fixed_point'; but is 'markov'.",
+        ),
+        (
+            SHARED + OBJECTIVE + ADVANCED + 'method = { kind = "fixed_point", tol = 0 }\n',
+            "`method.tol` must be a positive number, but is 0",
+        ),
+        (
+            SHARED + OBJECTIVE + ADVANCED + 'method = { kind = "fixed_point", sweeps = 3 }\n',
+            "`method.sweeps` is unknown here. Did you mean 'max_sweeps'? Known: `kind`, `tol`, ",
+        ),
+        (
+            SHARED + OBJECTIVE + ADAM + 'method = { kind = "history", substeps = 0.5 }\n',
+            "`method.substeps` must be an integer, but is 0.5.",
+        ),
+        (
+            SHARED + OBJECTIVE + SECOND.replace("}", ", b1 = 0.0 }"),
+            "`model.b1` must lie in (0, 1), but is 0.0.",
+        ),
+        (
+            SHARED + OBJECTIVE + SECOND.replace("}", ', velocity0 = "fast" }'),
+            "`model.velocity0` must be a number, or a list of such, but is 'fast'.",
+        ),
+        (
+            SHARED + "shift = -1\n" + OBJECTIVE + ADAM,
+            "`shift` must be 0 or more, and finite, but is",
+        ),
+        (
+            SHARED + "shift = 1\n" + OBJECTIVE + ADVANCED,
+            "`shift` must be 0 for this method, which starts at s = 0, but is 1.",
+        ),
+        (
+            SHARED + "published = [1.0, 2.0]\n" + OBJECTIVE + ADAM,
+            "`published` must have a number for each of the 1 cases, but has 2.",
+        ),
+        (
+            'study = "basin"\n' + SHARED + OBJECTIVE + ADAM,
+            "`study` must be one of 'error_table', 'velocity', 'basins', ",
+        ),
+        (
+            'study = "basins"\n' + SHARED + OBJECTIVE.replace("quadratic", "rosenbrock") + ADAM,
+            "`study` must be left out, or another: this one needs a single parameter.",
+        ),
+        (
+            'figures = ["path"]\n' + SHARED + OBJECTIVE + ADAM,
+            "`figures.0` must be one of 'paths', 'moments', 'gradient', 'error', 'loss', but is",
         ),
         (
             SHARED.replace("10", "10.5") + OBJECTIVE + ADAM,

@@ -1,12 +1,14 @@
 """Figures of small paths."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
-from idemodels import AdaGrad, Adam, Quadratic, RMSProp, Trajectory, compare, run_discrete
+from idemodels import AdaGrad, Adam, Quadratic, RMSProp, compare, run_discrete
 from idemodels._cli.work import between
-from idemodels._plot import Pair, draw, rendered
+from idemodels._plot import FIGURES, Pair, Side, draw, rendered
 
 KEYS = ["model", "learning_rate", "b1", "b2", "decay"]
 
@@ -14,22 +16,12 @@ KEYS = ["model", "learning_rate", "b1", "b2", "decay"]
 def pair(optimizer, start=1.0, steps=8, **values):
     """The discrete run against itself, a little shifted."""
     path = run_discrete(optimizer, Quadratic(), np.asarray(start), steps)
-    shift = lambda x: x + 1e-3
-    moved = Trajectory(
-        path.ts,
-        path.times,
-        shift(path.theta),
-        path.loss,
-        path.moments,
-        path.result,
-        path.stats,
-        None,
-        None,
-    )
+    moved = dataclasses.replace(path, theta=path.theta + 1e-3)
     error = np.asarray(compare(moved, path).error)
-    moved, path = jax.device_get((moved, path))
+    gradient = lambda path: 2.0 * (path.theta - 4.0)
+    moved, path = jax.device_get([Side(moved, gradient(moved)), Side(path, gradient(path))])
     values = {"learning_rate": float(optimizer.learning_rate), **values}
-    return Pair(values, moved, path, error)
+    return Pair(values, moved, path, np.arange(steps + 1), error)
 
 
 def panels(figure):
@@ -39,8 +31,10 @@ def panels(figure):
 def test_a_column_for_each_learning_rate_and_the_legend_below():
     pairs = [pair(Adam(lr, 0.9, b2), b2=b2) for lr in (0.1, 0.01) for b2 in (0.9, 0.99)]
     figures = draw("Adam", pairs, KEYS)
-    assert [len(panels(figures[name])) for name in figures] == [2, 4, 2, 2]
-    assert list(figures) == ["paths", "moments", "error", "loss"]
+    assert [len(panels(figures[name])) for name in figures] == [2, 4, 2, 2, 2]
+    assert tuple(figures) == FIGURES
+    assert figures["gradient"].axes[0].get_ylabel() == "$g$"
+    assert list(draw("Adam", pairs, KEYS, ["loss"])) == ["loss"]
     figure = figures["paths"]
     rendered(figure, "png")  # places everything
     (legend,) = figure.legends
@@ -67,7 +61,8 @@ def test_models_of_different_learning_rates_and_moments_leave_no_holes():
 
 def test_equal_paths_do_not_break_the_logarithmic_axis():
     equal = pair(Adam(0.1), start=4.0)  # at rest in the minimum
-    equal = Pair(equal.values, equal.discrete, equal.discrete, np.zeros_like(equal.error))
+    nothing = np.zeros_like(equal.error)
+    equal = dataclasses.replace(equal, equation=equal.discrete, error=nothing)
     figure = draw("at rest", [equal], KEYS)["error"]
     assert rendered(figure, "svg")
 

@@ -1,2 +1,7 @@
-from .decay import Decay as Decay, envelope as envelope, fit_decay as fit_decay
+from .decay import (
+    Decay as Decay,
+    bound_decay as bound_decay,
+    envelope as envelope,
+    fit_decay as fit_decay,
+)
 from .order import order as order

@@ -4,51 +4,69 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Rates that are tried first, and how often the interval around the best is halved then.
-_GRID, _HALVINGS = 400, 60
+# Rates that are tried first, and how often the interval around the best is narrowed then.
+_GRID, _NARROWED = 400, 60
 _GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)
 
 
 class Decay(NamedTuple):
-    r"""$A e^{-\omega (t - t_0)} + B$, where $t_0$ is the first time of the data.
-
-    - `misfit`: the root mean square of the relative deviations.
-    """
+    r"""$A e^{-\omega (t - t_0)} + B$, where $t_0$ is the first time of the data."""
 
     amplitude: float
     rate: float
     floor: float
-    misfit: float
+
+    def at(self, t: np.ndarray) -> np.ndarray:
+        """Its values at `t`, shape `(n,)`, of which the first is $t_0$."""
+        return self.amplitude * np.exp(-self.rate * (t - t[0])) + self.floor
 
 
 def fit_decay(t: np.ndarray, y: np.ndarray) -> Decay:
-    r"""The decay nearest to positive data that fall over decades, by relative least squares.
+    r"""The decay nearest to data, by least squares; neither $A$ nor $B$ is negative.
 
     Variable projection (Golub & Pereyra 1973, doi:10.1137/0710036): for each rate the amplitude and
-    the floor, neither of them negative, follow from a linear problem; what is left is a search in
-    one dimension.
+    the floor follow from a linear problem; what is left is a search in one dimension.
 
     **Arguments:**
 
-    - `t`, `y`: shape `(n,)`, `t` increasing, `y` positive.
+    - `t`, `y`: shape `(n,)`, n at least 4, `t` increasing, `y` not negative.
 
-    **Raises:** `ValueError` for fewer than four points, or data that are not positive.
+    **Raises:** `ValueError` for data that are not so.
     """
-    t, y = np.asarray(t, float), np.asarray(y, float)
-    if t.size < 4:
-        raise ValueError(f"Argument `t` must have at least 4 points, but has {t.size}.")
-    if not np.all(y > 0):
-        raise ValueError(f"Argument `y` must be positive, but has {y[~(y > 0)][0]}.")
-    t = t - t[0]
+    t, y = _checked(t, y)
     # from one that loses a tenth on the way to one that is over before the second point
-    rates = np.geomspace(0.1 / t[-1], 5.0 / t[1], _GRID)
-    best = int(np.argmin([_project(rate, t, y).misfit for rate in rates]))
+    rates = np.geomspace(0.1 / (t[-1] - t[0]), 5.0 / (t[1] - t[0]), _GRID)
+    badness = lambda rate: float(np.sum((_project(rate, t, y).at(t) - y) ** 2))
+    best = int(np.argmin([badness(rate) for rate in rates]))
     low, high = np.log(rates[max(best - 1, 0)]), np.log(rates[min(best + 1, _GRID - 1)])
-    for _ in range(_HALVINGS):
+    for _ in range(_NARROWED):
         inner = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        left, right = (_project(np.exp(x), t, y).misfit for x in inner)
-        low, high = (low, inner[1]) if left < right else (inner[0], high)
+        left_is_better = badness(np.exp(inner[0])) < badness(np.exp(inner[1]))
+        low, high = (low, inner[1]) if left_is_better else (inner[0], high)
     return _project(np.exp(0.5 * (low + high)), t, y)
+
+
+def bound_decay(t: np.ndarray, y: np.ndarray, tail: float) -> Decay:
+    r"""A decay above data: $B$ is their largest value in the last `tail` of `t`.
+
+    The rate is the slope of $\ln(y - B)$ before, by least squares, and $A$ the least with which the
+    curve is nowhere below the data, as the authors of arXiv:2602.09101 do it; both are NaN where
+    fewer than two points lie above $B$ before.
+
+    **Arguments:**
+
+    - `t`, `y`: shape `(n,)`, n at least 4, `t` increasing, `y` not negative.
+
+    **Raises:** `ValueError` for data that are not so.
+    """
+    t, y = _checked(t, y)
+    floor = float(np.max(y[t >= t[-1] - tail]))
+    above = (t <= t[-1] - tail) & (y > floor)
+    if np.count_nonzero(above) < 2:
+        return Decay(np.nan, np.nan, floor)
+    rate = -float(np.polyfit(t[above], np.log(y[above] - floor), 1)[0])
+    needed = np.maximum(y - floor, 0.0) * np.exp(rate * (t - t[0]))
+    return Decay(float(np.max(needed)), rate, floor)
 
 
 def envelope(t: np.ndarray, y: np.ndarray, width: float) -> np.ndarray:
@@ -57,20 +75,21 @@ def envelope(t: np.ndarray, y: np.ndarray, width: float) -> np.ndarray:
     return np.array([y[i : j + 1].max() for j, i in enumerate(first)])
 
 
+def _checked(t: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    t, y = np.asarray(t, float), np.asarray(y, float)
+    if t.size < 4 or np.any(np.diff(t) <= 0):
+        raise ValueError(f"Argument `t` must increase over 4 points or more, but has {t.size}.")
+    if not np.all(y >= 0):
+        raise ValueError(f"Argument `y` must not be negative, but has {y[~(y >= 0)][0]}.")
+    return t, y
+
+
 def _project(rate: float, t: np.ndarray, y: np.ndarray) -> Decay:
-    """The best amplitude and floor for a rate."""
-    columns = np.stack([np.exp(-rate * t), np.ones_like(t)], axis=1) / y[:, None]
-    alone = [
-        np.array([_ratio(columns[:, 0]), 0.0]),
-        np.array([0.0, _ratio(columns[:, 1])]),
-    ]
-    both = np.linalg.lstsq(columns, np.ones_like(t), rcond=None)[0]
-    found = [both] if np.all(both >= 0) else alone
-    misfit = lambda x: float(np.sqrt(np.mean((columns @ x - 1.0) ** 2)))
-    amplitude, floor = min(found, key=misfit)
-    return Decay(float(amplitude), float(rate), float(floor), misfit(np.array([amplitude, floor])))
-
-
-def _ratio(column: np.ndarray) -> float:
-    """The multiple of a column that is nearest to one everywhere."""
-    return column.sum() / (column @ column)
+    """The best amplitude and floor for a rate; where one would be negative it is zero."""
+    falling = np.exp(-rate * (t - t[0]))
+    amplitude, floor = np.linalg.lstsq(np.stack([falling, np.ones_like(t)], axis=1), y)[0]
+    if floor < 0:
+        amplitude, floor = (falling @ y) / (falling @ falling), 0.0
+    if amplitude < 0:
+        amplitude, floor = 0.0, np.mean(y)
+    return Decay(float(amplitude), float(rate), float(floor))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .report import COLUMNS, SPECIAL, brief, heading, number, words
+from .report import COLUMNS, SPECIAL, brief, heading, words
 from .run import Finished
 from .store import write_whole
 
@@ -62,7 +62,7 @@ def _table(config: Finished) -> list[str]:
     columns = [*COLUMNS, *filter(any_has, SPECIAL)]
     rows = []
     for record in config.records:
-        numbers = [number(column.read(record)) for column in columns]
+        numbers = [column.write(column.read(record)) for column in columns]
         rows.append([words(record, config.varying), *numbers, record.result])
     return _markdown(["case", *(column.head for column in columns), "result"], rows)
 

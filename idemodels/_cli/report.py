@@ -22,11 +22,26 @@ _CAPTION = (
 )
 
 
+def number(x: Any) -> str:
+    """In three digits; counts as they are, and nothing as "-"."""
+    if x is None or (isinstance(x, float) and math.isnan(x)):
+        return "-"
+    return f"{x:.2e}" if isinstance(x, float) else str(x)
+
+
+def brief(x: Any) -> str:
+    """As `number`, but what is short as it is, such as a hyperparameter, in full."""
+    if not isinstance(x, float) or not math.isfinite(x):
+        return number(x)
+    return f"{x:.4g}" if 1.0 <= abs(x) < 1e5 or float(f"{x:.3g}") == x else number(x)
+
+
 class Column(NamedTuple):
-    """A column of numbers: over which heading, and how it is read off a record."""
+    """A column of the table: its heading, how it is read off a record, and written."""
 
     head: str
     read: Callable[[Record], Any]
+    write: Callable[[Any], str] = number
 
 
 COLUMNS = (
@@ -42,7 +57,7 @@ SPECIAL = (
     Column("extension doubled", lambda record: record.extension_doubled),
     Column("extension zeroed", lambda record: record.extension_zeroed),
     Column("times v < 0", lambda record: record.num_clamped),
-    Column("v > 0 until", lambda record: record.positive_until),
+    Column("v > 0 until", lambda record: record.positive_until, brief),
 )
 
 
@@ -70,7 +85,7 @@ def print_table(finished: list[Finished]) -> None:
         for i, record in enumerate(config.records):
             name = config.config.name if i == 0 else ""
             first = [name, words(record, config.keys)] if several else _values(record, keys)
-            numbers = [number(column.read(record)) for column in COLUMNS]
+            numbers = [column.write(column.read(record)) for column in COLUMNS]
             seconds = "-" if record.seconds is None else f"{record.seconds:.2f}"
             table.add_row(*first, *numbers, seconds, _brief(record.result))
         table.add_section()
@@ -139,20 +154,6 @@ def _in_lines(head: str) -> str:
 
 def _values(record: Record, keys: list[str]) -> list[str]:
     return [str(record.values.get(key, "")).replace("_", " ") for key in keys]
-
-
-def number(x: Any) -> str:
-    """In three digits; counts as they are, and nothing as "-"."""
-    if x is None or (isinstance(x, float) and math.isnan(x)):
-        return "-"
-    return f"{x:.2e}" if isinstance(x, float) else str(x)
-
-
-def brief(x: Any) -> str:
-    """As `number`, but what is short as it is, such as a hyperparameter, in full."""
-    if isinstance(x, float) and float(f"{x:.4g}") == x:
-        return f"{x:g}"
-    return number(x)
 
 
 def _study_table(finding: Finding) -> Table:

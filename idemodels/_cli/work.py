@@ -5,6 +5,7 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
+import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -96,7 +97,7 @@ def work(case: Case, dtype: str, points: int) -> tuple[Record, Pair | None]:
         path = _solved(case, case.method, start, ts)
         jax.block_until_ready((path.theta, path.loss))
         seconds = time.perf_counter() - began
-        finer = finer_or_coarser(case.method)
+        finer = _at_another_accuracy(case.method)
         again = None if finer is None else _solved(case, finer, start, ts)
         discrete = run_discrete(case.model, case.objective, start, case.steps, ts=marks)
     except ValueError as e:
@@ -132,9 +133,15 @@ def work(case: Case, dtype: str, points: int) -> tuple[Record, Pair | None]:
     return Record(*case_is, okay, result, **measured), pair
 
 
-def finer_or_coarser(method: AbstractMethod) -> AbstractMethod | None:
-    """The same method at another accuracy, to see its error; `None` where it tells it itself."""
+def _at_another_accuracy(method: AbstractMethod) -> AbstractMethod | None:
+    """The same method at another accuracy, to see its error.
+
+    `None` where it tells its error itself, or takes steps that no tolerance changes.
+    """
     if isinstance(method, Markov):
+        adaptive = dfx.AbstractAdaptiveSolver | dfx.AbstractImplicitSolver
+        if method.solver is not None and not isinstance(method.solver, adaptive):
+            return None
         return replace(method, rtol=10 * method.rtol, atol=10 * method.atol)
     if isinstance(method, History):
         steps = None if method.steps is None else 2 * method.steps
@@ -190,22 +197,18 @@ def _gradient_rows(equation: Equation, thetas: Any) -> Any:
 
 
 def _compared(path: Trajectory, discrete: Trajectory, again: Any, at: np.ndarray) -> Comparison:
-    rows = lambda path: _on_device(_rows(path, at))
+    rows = lambda path: _rows(path, at)
     if again is not None:
         again = rows(jax.device_get(again)) if bool(is_okay(again.result)) else None
     with warnings.catch_warnings():  # `Record.doubtful` tells it
         warnings.simplefilter("ignore", UserWarning)
-        return compare(rows(path), _on_device(discrete), again)
+        return compare(rows(path), jax.tree.map(jnp.asarray, discrete), again)
 
 
 def _rows(path: Trajectory, at: np.ndarray) -> Trajectory:
-    take = lambda tree: jax.tree.map(lambda x: x[at], tree)
+    take = lambda tree: jax.tree.map(lambda x: jnp.asarray(x)[at], tree)
     kept = {name: take(getattr(path, name)) for name in ("ts", "times", "theta", "loss", "moments")}
     return replace(path, **kept, states=None, last=None)
-
-
-def _on_device(path: Trajectory) -> Trajectory:
-    return jax.tree.map(jnp.asarray, path)
 
 
 def _outcome(path: Trajectory, discrete: Trajectory) -> tuple[bool, str]:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from .._plot import FIGURES
-from .._study import STUDIES, Study
+from .._study import SCALAR, STUDIES, Study
 from .cases import Case, cases_of
 from .errors import ConfigError, Mistake, Mistakes, unknown, validate
 from .find import name_of
@@ -56,6 +58,8 @@ def read_config(path: Path) -> Config:
             cases += cases_of(_run(_laid_over(own, shared)))
         except Mistakes as e:
             wrong |= dict.fromkeys(_in_run(found, own, i) for found in e.found)
+    if head.study in SCALAR and not all(map(_is_scalar, cases)):
+        wrong["`study` must be left out, or another: this one needs a single parameter."] = None
     if wrong:
         raise _error(path, list(wrong))
     usual = FIGURES if head.study is None else ()
@@ -76,6 +80,11 @@ def read_config(path: Path) -> Config:
 def read_title(path: Path) -> str:
     """The title of a config that need not be valid otherwise."""
     return str(_parse(path)[1].get("title", ""))
+
+
+def _is_scalar(case: Case) -> bool:
+    leaves = jax.tree.leaves(case.start("float32"))
+    return len(leaves) == 1 and leaves[0].ndim == 0
 
 
 def _parse(path: Path) -> tuple[bytes, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Forgetting at a constant rate."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._checks import as_hyperparameter, check_positive
@@ -50,24 +51,24 @@ class Exponential(AbstractMarkovKernel):
         r"""**Returns:** $e^{-dh}$ and $d \int_0^h e^{-d(h-\tau)} \tau^j d\tau$, j = 0..`degree`."""
         h = as_lag(h)
         x = jnp.asarray(self.rate, h.dtype) * h
+        powers = h ** jnp.arange(degree + 1, dtype=h.dtype) * (x * remembered_powers(x, degree))
         # the first without a division: with h = 1 it is the optimizer's own update, to rounding
-        weights = [-jnp.expm1(-x)]
-        weights += [h**j * (x * remembered_power(x, j)) for j in range(1, degree + 1)]
-        return jnp.exp(-x).reshape(1, 1), jnp.stack(weights)[:, None]
+        return jnp.exp(-x).reshape(1, 1), powers.at[0].set(-jnp.expm1(-x))[:, None]
 
 
-def remembered_power(x: Float[Array, "*n"], j: int) -> Float[Array, "*n"]:
-    r"""$\int_0^1 e^{-x(1-u)} u^j du$, to rounding for every $x \ge 0$, elementwise."""
+def remembered_powers(x: Float[Array, "*n"], degree: int) -> Float[Array, "degree_plus_1 *n"]:
+    r"""$\int_0^1 e^{-x(1-u)} u^j du$, j = 0..`degree`: to rounding for every $x \ge 0$."""
     # Integration by parts gives I_j = (1 - j I_{j-1})/x, which loses digits while x is small; there
     # the series of e^{xu}, whose terms are all positive.
     small = x < 8.0
     near = jnp.where(small, x, 1.0)
-    term, series = jnp.ones_like(x), jnp.zeros_like(x)
-    for k in range(48):
-        series = series + term / (k + j + 1)
-        term = term * near / (k + 1)
+    k, j = np.arange(48), np.arange(degree + 1)
+    shares = (1.0 / (k[None] + j[:, None] + 1)).astype(x.dtype)
+    counts = np.maximum(k, 1).reshape((-1,) + (1,) * x.ndim).astype(x.dtype)
+    terms = jnp.cumprod((near[None] / counts).at[0].set(1.0), axis=0)
+    series = jnp.exp(-near)[None] * jnp.tensordot(shares, terms, 1, precision="highest")
     far = jnp.where(small, 8.0, x)
-    recursion = -jnp.expm1(-far)
-    for i in range(1, j + 1):
-        recursion = 1.0 - i / far * recursion
-    return jnp.where(small, jnp.exp(-near) * series, recursion / far)
+    recursion = [-jnp.expm1(-far)]
+    for i in range(1, degree + 1):
+        recursion.append(1.0 - i / far * recursion[-1])
+    return jnp.where(small[None], series, jnp.stack(recursion) / far[None])

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from .._checks import as_hyperparameter, is_concrete
 from .._types import Hyperparameter, Scalar
 from .base import AbstractMarkovKernel, as_lag
-from .exponential import remembered_power
+from .exponential import remembered_powers
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 _NODES, _WEIGHTS = (1.0 + _NODES) / 2.0, _WEIGHTS / 2.0  # on [0, 1]
@@ -164,12 +164,15 @@ class SecondOrder(AbstractMarkovKernel):
         c_apart = jnp.where(between, c, 0.25)
         kappa, slow, fast = _rates(c_apart, jnp.where(between, delta, 0.5))
 
+        apart = remembered_powers(slow * h_apart, degree) - remembered_powers(
+            fast * h_apart, degree
+        )
+        apart = c_apart / kappa * h_apart * apart
+
         moments = [parts[0]]
         for j in range(1, degree + 1):
             gauss = jnp.sum(heights * (1.0 - nodes) ** j)
-            apart = remembered_power(slow * h_apart, j) - remembered_power(fast * h_apart, j)
-            apart = c_apart / kappa * h_apart * apart
-            moments.append(h**j * jnp.where(long, parts[j], jnp.where(short, gauss, apart)))
+            moments.append(h**j * jnp.where(long, parts[j], jnp.where(short, gauss, apart[j])))
         return moments
 
 

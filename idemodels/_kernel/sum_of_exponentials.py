@@ -10,7 +10,7 @@ import numpy as np
 from .._checks import is_concrete
 from .._types import Hyperparameter
 from .base import AbstractMarkovKernel, as_lag
-from .exponential import remembered_power
+from .exponential import remembered_powers
 
 
 class SumOfExponentials(AbstractMarkovKernel):
@@ -54,7 +54,7 @@ class SumOfExponentials(AbstractMarkovKernel):
         lag = as_lag(lag)
         s = jnp.where(lag < 0, 0.0, lag)
         products = jnp.multiply.outer(s, self._rates(lag.dtype))
-        return s * self._sum(remembered_power(products, 0))
+        return s * self._sum(remembered_powers(products, 0)[0])
 
     def state_space(self):
         """**Returns:** one state for each term, with its weight at the input.
@@ -69,8 +69,8 @@ class SumOfExponentials(AbstractMarkovKernel):
         r"""**Returns:** $e^{-r_i h}$ and $w_i \int_0^h e^{-r_i(h-\tau)} \tau^j d\tau$."""
         h = as_lag(h)
         x, weights = self._rates(h.dtype) * h, jnp.asarray(self.weights, h.dtype)
-        rows = [weights * h ** (j + 1) * remembered_power(x, j) for j in range(degree + 1)]
-        return jnp.diag(jnp.exp(-x)), jnp.stack(rows)
+        powers = h ** jnp.arange(1, degree + 2, dtype=h.dtype)
+        return jnp.diag(jnp.exp(-x)), powers[:, None] * weights[None] * remembered_powers(x, degree)
 
     def _rates(self, dtype):
         return jnp.asarray(self.rates, dtype)

@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 import optimistix as optx
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._equation import Augmented, Equation, cast, dtype_of
 from .._kernel import AbstractMarkovKernel, Memory
 from .._types import Count, Flag, Path, Scalar
+from .linear import Quiet
 
 STAGES = 6
 # Up to so many unknowns an element's equations are solved with a dense matrix.
@@ -40,8 +41,8 @@ def _radau(stages: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def integrals(x: Any) -> Any:
     """The integrals of the powers 0 .. p - 1 from 0 to each of `x`, shape `(*x.shape, p)`."""
-    powers = np.arange(1, STAGES + 1)
-    return x[..., None] ** powers.reshape((1,) * x.ndim + (-1,)) / powers
+    powers = np.arange(1, STAGES + 1).astype(x.dtype).reshape((1,) * x.ndim + (-1,))
+    return x[..., None] ** powers / powers
 
 
 NODES, INTEGRALS, COEFFICIENTS = _radau(STAGES)
@@ -55,7 +56,7 @@ class Point(eqx.Module):
     """
 
     E: Float[Array, "*points n n"]
-    Q: Float[Array, "*points p n"]
+    Q: Float[Array, "*points q n"]
 
     def __call__(self, z: PyTree[Array], f: PyTree[Array]) -> PyTree[Array]:
         """The states at one point, from those at the start and the features at the nodes."""
@@ -84,9 +85,9 @@ class Ahead(eqx.Module):
 
     element: Int[Array, "m p"]
     point: Point
-    past: Flag
+    past: Bool[Array, "m p"]
     after: Point  # from the cut to s + 1, with the feature held
-    frozen: Flag  # nodes past the cut foretell the memory from themselves
+    frozen: Bool[Array, "m p"]  # nodes past the cut foretell the memory from themselves
 
 
 class Mesh(eqx.Module):
@@ -107,37 +108,39 @@ class Mesh(eqx.Module):
         return jnp.diff(self.ts)
 
 
-def make_mesh(
-    memories: dict[str, Memory], ts: Path, cut: Count, hold: Flag, nodes: np.ndarray = NODES
-) -> Mesh:
-    """A mesh.
-
-    **Arguments:**
-
-    - `ts`: the ends of the elements.
-    - `cut`, `hold`: at which of them the gradient is cut off, and whether it is held there or zero
-        from then on.
-    - `nodes`: other points to look at the same elements.
-    """
+def make_mesh(memories: dict[str, Memory], ts: Path, nodes: np.ndarray = NODES) -> Mesh:
+    """The elements that end at `ts`, to be looked at in `nodes`; nothing is read ahead yet."""
     h = jnp.diff(ts)
     offset = h[:, None] * jnp.asarray(nodes, ts.dtype)[None]
     s = ts[:-1, None] + offset
     lengths = jnp.broadcast_to(h[:, None], s.shape)
     inside = {name: points(m.markov, offset, lengths) for name, m in memories.items()}
-    ahead = {}
+    return Mesh(ts, s, inside, {})
+
+
+def look_ahead(memories: dict[str, Memory], mesh: Mesh, cut: Count, hold: Flag) -> Mesh:
+    """The same elements, and how to read ahead in them.
+
+    **Arguments:**
+
+    - `cut`, `hold`: at which element's start the gradient is cut off, and whether it is held there
+        or zero from then on.
+    """
+    ts, ahead = mesh.ts, {}
     for name, m in memories.items():
         if not m.ahead:
             continue
-        y = s + m.ahead
+        y = mesh.s + m.ahead
         past = y > ts[cut]
-        element = jnp.clip(jnp.searchsorted(ts, y, side="right") - 1, 0, cut - 1)
-        length = h[element]
+        element = jnp.searchsorted(ts, y, side="right").astype(cut.dtype)
+        element = jnp.clip(element - 1, 0, cut - 1)
+        length = mesh.h[element]
         point = points(m.markov, jnp.where(past, length, y - ts[element]), length)
         beyond = points(m.markov, jnp.where(past, y - ts[cut], 0.0), jnp.ones_like(y))
         held = jnp.where(hold, jnp.sum(beyond.Q, axis=-2, keepdims=True), 0.0)
         after = Point(beyond.E, held)
-        ahead[name] = Ahead(element, point, past, after, s >= ts[cut])
-    return Mesh(ts, s, inside, ahead)
+        ahead[name] = Ahead(element, point, past, after, mesh.s >= ts[cut])
+    return Mesh(ts, mesh.s, mesh.inside, ahead)
 
 
 class Foretold(eqx.Module):
@@ -175,7 +178,8 @@ def sweep(equation: Equation, y0: Augmented, mesh: Mesh, foretold: dict[str, For
     linear = lx.AutoLinearSolver(well_posed=None)
     if size > _DENSE:  # rarely stiff: a few iterations, of which lineax runs through all
         linear = lx.GMRES(1e-4, tolerance, restart=5, stagnation_iters=5)
-    newton = optx.Newton(tolerance, tolerance, linear_solver=linear)
+    newton = optx.Newton(tolerance, tolerance, linear_solver=Quiet(linear))
+    adjoint = optx.ImplicitAdjoint(linear_solver=Quiet(linear))
 
     def element(carry, x):
         theta0, z0, last = carry
@@ -210,7 +214,9 @@ def sweep(equation: Equation, y0: Augmented, mesh: Mesh, foretold: dict[str, For
             return jax.tree.map(row, u, theta, num, den)
 
         guess = jax.tree.map(lambda u: jnp.broadcast_to(u[None], (STAGES, *u.shape)), last)
-        solution = optx.root_find(residual, newton, guess, max_steps=25, throw=False)
+        solution = optx.root_find(
+            residual, newton, guess, max_steps=25, adjoint=adjoint, throw=False
+        )
         u = solution.value
         theta, g, f, z, _ = nodes(u)
         end = lambda tree: jax.tree.map(lambda x: x[-1], tree)

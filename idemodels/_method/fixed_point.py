@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 import optimistix as optx
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from .._checks import is_concrete
 from .._equation import Augmented, cast, quotient
 from .._results import RESULTS
-from .._types import Count, Flag, Path, Scalar
+from .._types import Count, Path, Scalar
 from .base import AbstractMethod, Answer, Problem, is_advanced, is_markov
 from .collocation import (
     COEFFICIENTS,
@@ -24,17 +24,19 @@ from .collocation import (
     Swept,
     held_step,
     integrals,
+    look_ahead,
     make_mesh,
     moved,
     points,
     really_ahead,
     sweep,
 )
+from .linear import Quiet
 from .mesh import closure_density
 from .rodas5p import IMPLICIT_PARAMETERS
 
 # Where the number of elements is not given: the first, tried on, doubled up to the last.
-_FIRST, _LAST, _TRACED = 64, 2048, 256
+_FIRST, _LAST, _TRACED = 128, 2048, 256
 # Elements in each of the two parts of the extension.
 _BEYOND = 8
 # Between the nodes, where the equation is checked.
@@ -66,7 +68,7 @@ class FixedPoint(AbstractMethod):
 
     - `tol`: what `solver_error` may be, over the largest way that theta makes.
     - `residual_tol`: what `residual` may be; at least a thousand roundings.
-    - `elements`: how many on [0, N]; `None` doubles them from 64 until `tol` is kept, up to 2048.
+    - `elements`: how many on [0, N]; `None` doubles them from 128 until `tol` is kept, up to 2048.
         In a traced call, which cannot try, `None` is 256.
     - `extension`: optimizer steps past the end.
     - `max_sweeps`: Newton's iterations.
@@ -120,11 +122,12 @@ def _solve(method: FixedPoint, problem: Problem, elements: int) -> Answer:
 
     near, far = elements + _BEYOND, elements + 2 * _BEYOND
     cuts, holds = jnp.array([near, far, near]), jnp.array([True, True, False])
-    first = make_mesh(memories, ts, cuts[0], holds[0])
+    elements_only = make_mesh(memories, ts)
+    first = look_ahead(memories, elements_only, cuts[0], holds[0])
     closure = sweep(problem.equation, problem.y0, first, _as_closure(problem, first))
 
     def solved(added, cut_and_hold):
-        mesh = make_mesh(memories, ts, *cut_and_hold)
+        mesh = look_ahead(memories, elements_only, *cut_and_hold)
         added, sweeps = _fixed_point(method, problem, mesh, closure, added)
         return added, (_sweep(problem, mesh, added), sweeps)
 
@@ -134,26 +137,28 @@ def _solve(method: FixedPoint, problem: Problem, elements: int) -> Answer:
     path = jax.tree.map(lambda x: x[0], paths)
     moves = lambda x: jnp.max(jnp.abs(x[1:, :elements] - x[:1, :elements]).reshape(2, -1), axis=1)
     moves = jnp.max(jnp.stack([moves(x) for x in jax.tree.leaves(paths.theta)]), axis=0)
-    mesh, between = (make_mesh(memories, ts, cuts[0], holds[0], x) for x in (NODES, _BETWEEN))
+    between = look_ahead(memories, make_mesh(memories, ts, _BETWEEN), cuts[0], holds[0])
     stats = {
         "num_steps": jnp.asarray(elements),
         "num_rejected": jnp.zeros((), int),
         "num_gradients": jnp.asarray(-1),
         "implicit_from": jnp.asarray(jnp.inf, ts.dtype),
         "num_sweeps": sweeps[0],
-        "residual": _residual(problem, mesh, path, path.u, elements)[0],
+        "residual": _residual(problem, first, path, path.u, elements)[0],
         "solver_error": _residual(problem, between, *_between(problem, between, path), elements)[1],
         "extension_doubled": jax.lax.stop_gradient(moves[0]),
         "extension_zeroed": jax.lax.stop_gradient(moves[1]),
     }
-    return _answer(method, problem, mesh, path, stats)
+    return _answer(method, problem, first, path, stats)
 
 
 def _answer(
     method: FixedPoint, problem: Problem, mesh: Mesh, path: Swept, stats: dict[str, Any]
 ) -> Answer:
     least = 1e3 * float(jnp.finfo(mesh.ts.dtype).eps)
-    way = jax.tree.map(lambda x, x0: jnp.max(jnp.abs(x - x0)), path.theta, problem.y0.theta)
+    way = jax.tree.map(
+        lambda x, x0: jnp.max(jnp.abs(x - x0[None, None])), path.theta, problem.y0.theta
+    )
     way = jnp.max(jnp.stack(jax.tree.leaves(way)))
     # written so that NaN is a failure
     fine = stats["solver_error"] <= max(method.tol, least) * way
@@ -254,8 +259,8 @@ def _fixed_point(
         return jax.tree.map(lambda a, b, u: (a - b) / u, new, added, unit)
 
     # lineax runs through all iterations before a restart
-    linear = lx.GMRES(1e-6, 1e-2 * tolerance, restart=10, stagnation_iters=10)
-    exact = lx.GMRES(1e-2 * tolerance, 1e-2 * tolerance, restart=20, stagnation_iters=20)
+    linear = Quiet(lx.GMRES(1e-6, 1e-2 * tolerance, restart=10, stagnation_iters=10))
+    exact = Quiet(lx.GMRES(1e-2 * tolerance, 1e-2 * tolerance, restart=20, stagnation_iters=20))
     solution = optx.root_find(
         lack,
         optx.Newton(tolerance, tolerance, linear_solver=linear),
@@ -346,5 +351,6 @@ def _state_at(problem: Problem, mesh: Mesh, path: Swept, s: Scalar) -> Augmented
     return Augmented(theta, memory, problem.y0.fixed)
 
 
-def _over(flag: Flag, like: Array) -> Array:
+def _over(flag: Bool[Array, "m p"], like: Float[Array, "m p *shape"]) -> Bool[Array, "m p *ones"]:
+    """With axes of length one behind, to stand beside `like`."""
     return flag.reshape(flag.shape + (1,) * (like.ndim - flag.ndim))

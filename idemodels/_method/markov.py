@@ -176,10 +176,9 @@ def _main(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Front
         changed = {"solver": method.solver, "rtol": method.rtol, "atol": method.atol}
     if method._hands_over(problem):
         implicit = gradients_per_step(problem.parameters)
-        patience = jnp.asarray(min(_PATIENCE * implicit, method.max_steps))
+        patience = jnp.asarray(min(_PATIENCE * implicit, method.max_steps), front.t.dtype)
         if problem.equation.model.inertial:
-            span = problem.ts[-1] - problem.ts[0]
-            patience = jnp.maximum(patience, (_PER_STEP * span).astype(patience.dtype))
+            patience = jnp.maximum(patience, _PER_STEP * (problem.ts[-1] - problem.ts[0]))
         changed["patience"] = patience
     leg = method._leg(StepTime(problem.equation), end, **changed)
     return leg.run(problem, front, adjoint)

@@ -15,6 +15,8 @@ from .rodas5p import Rodas5P
 
 # The steps of the closure's solve are counted, no more: at a tolerance where they are dozens.
 _RTOL, _ATOL, _MAX_STEPS = 1e-6, 1e-9, 4096
+# Shorter steps count by their length.
+_SHORTEST = 0.01
 # The part of the elements that is spread evenly, in case that the closure knows too little.
 _EVEN = 0.1
 
@@ -69,10 +71,10 @@ def closure_density(problem: Problem, end: Scalar, dense: bool) -> Density:
     assert solution.ts is not None
     ts = jnp.concatenate([start[None], jnp.where(jnp.isfinite(solution.ts), solution.ts, end)])
     ts = jnp.append(ts, end)
-    taken = solution.stats["num_accepted_steps"]
-    all_taken = taken + jnp.where(ts[taken] < end, 1, 0)
-    count = jnp.minimum(jnp.arange(ts.size), all_taken).astype(ts.dtype)
-    return Density(ts, count)
+    # what is shorter has no length of the path's own: chatter of a converged tail
+    shortest = jnp.minimum(_SHORTEST, 1e-4 * (end - start))
+    steps = jnp.minimum(jnp.diff(ts) / shortest, 1.0)
+    return Density(ts, jnp.concatenate([jnp.zeros(1, ts.dtype), jnp.cumsum(steps)]))
 
 
 def _constant(tree: Any) -> Any:

@@ -19,3 +19,6 @@ STUDIES: Mapping[str, Study] = {
     "order_gap": order_gap,
     "shifted_start": shifted_start,
 }
+
+# Those that follow one parameter.
+SCALAR = ("basins", "positivity")

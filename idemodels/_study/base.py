@@ -86,6 +86,14 @@ def positive(y: np.ndarray) -> np.ndarray:
     return np.where(y > 0, y, np.nan)
 
 
+def decades(axes: Any, count: int) -> None:
+    """Cuts off what lies more than so many decades below the top: dips where paths cross."""
+    drawn = np.concatenate([[0.0], *(np.ravel(line.get_ydata()) for line in axes.lines)])
+    top = np.max(drawn, where=np.isfinite(drawn), initial=0.0)
+    if top > 0:
+        axes.set_ylim(bottom=max(axes.get_ylim()[0], top * 10.0**-count))
+
+
 @contextmanager
 def panels(title: str, count: int) -> Iterator[Any]:
     """A figure and its axes, side by side; below them a legend of everything that has a label."""
@@ -104,5 +112,10 @@ def panels(title: str, count: int) -> Iterator[Any]:
         if named:
             longest = max(len(re.sub(r"\\[a-z]+|[$_]", "", name)) for name in named)
             columns = max(1, min(4, int(figure.get_figwidth() * 12 / (longest + 6))))
-            where = {"loc": "outside lower center", "frameon": False, "ncols": columns}
+            where = {
+                "loc": "outside lower center",
+                "frameon": False,
+                "ncols": columns,
+                "handlelength": 2.8,
+            }
             figure.legend(list(named.values()), list(named), **where)

@@ -26,7 +26,7 @@ def basins(title, pairs, keys):
             ends = [float(pair.equation.path.theta[-1]) for pair in group.pairs]
             discrete = [float(pair.discrete.path.theta[-1]) for pair in group.pairs]
             shown = {"color": colour(i + 1), "linestyle": ("-", "--")[i % 2]}
-            axes.semilogx(rates, ends, marker=".", label=group.label, **shown)
+            axes.semilogx(rates, ends, marker=".", label=f"equation: {group.label}", **shown)
             if i == 0:
                 axes.semilogx(
                     rates,
@@ -63,7 +63,7 @@ def stationary(objective):
     """The minima and the maxima of a function of one parameter between -3 and 3."""
     x = np.linspace(-_RANGE, _RANGE, _POINTS)
     slope = np.asarray(jax.vmap(jax.grad(objective))(jnp.asarray(x)))
-    at = np.flatnonzero(slope[:-1] * slope[1:] <= 0)
+    at = np.flatnonzero((slope[:-1] < 0) != (slope[1:] < 0))
     zero = x[at] - slope[at] * (x[at + 1] - x[at]) / (slope[at + 1] - slope[at])
     rising = slope[at + 1] > slope[at]
     return zero[rising], zero[~rising]

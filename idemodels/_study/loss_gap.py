@@ -2,46 +2,52 @@
 
 import numpy as np
 
-from .._analysis import envelope, fit_decay
-from .base import Finding, colour, panels, positive
+from .._analysis import Decay, bound_decay, envelope, fit_decay
+from .base import Finding, colour, decades, panels, positive
 
-# In the papers' time: the first part is left out, and oscillations are covered by the largest
-# value of so long a window.
-_LAYER, _WINDOW = 1.0, 0.1
+# In the papers' time: the first part is left out, oscillations are covered by the largest value of
+# so long a window, and the floor of the bound is the largest value of the last part.
+_LAYER, _WINDOW, _TAIL = 1.0, 0.1, 1.7
 
 
 def loss_gap(title, pairs, keys):
-    """Both paths of each case, with the fit $A e^{-\\omega (t - 1)} + B$ from t = 1 on."""
+    """Both paths of each case; a fit, and a bound as the authors make it, from t = 1 on."""
     del keys
     rows = []
     with panels(title, len(pairs)) as (figure, all_axes):
         for axes, pair in zip(all_axes, pairs, strict=True):
-            sides = (("equation", pair.equation, "-"), ("discrete run", pair.discrete, (0, (5, 2))))
-            for i, (name, side, line) in enumerate(sides):
+            sides = {"equation": pair.equation, "discrete run": pair.discrete}
+            for i, (name, side) in enumerate(sides.items()):
                 t = np.asarray(side.path.times)
-                gap = np.asarray(side.path.loss) - pair.least
-                axes.semilogy(t, positive(gap), color=colour(i), linestyle=line, label=name)
+                gap = np.maximum(np.asarray(side.path.loss) - pair.least, 0.0)
+                axes.semilogy(t, positive(gap), color=colour(i), ls=("-", "--")[i], label=name)
                 late = t >= _LAYER
                 upper = envelope(t, gap, _WINDOW)[late]
-                if upper.size < 4 or not np.all(upper > 0):
+                if np.count_nonzero(late) < 4 or np.isnan(pair.least):
                     continue
-                fit = fit_decay(t[late], upper)
-                curve = fit.amplitude * np.exp(-fit.rate * (t[late] - t[late][0])) + fit.floor
-                axes.semilogy(
-                    t[late], curve, color=colour(i + 2), linestyle=line, label=f"fit to {name}"
-                )
-                rows.append(
-                    {
-                        "learning_rate": pair.values["learning_rate"],
-                        "path": name,
-                        "A": fit.amplitude,
-                        "omega": fit.rate,
-                        "B": fit.floor,
-                        "misfit": fit.misfit,
-                        "published omega": pair.published,
-                    }
-                )
+                fit, bound = fit_decay(t[late], upper), bound_decay(t[late], upper, _TAIL)
+                rows.append(_row(pair, name, fit, bound))
+                for j, (what, curve) in enumerate(
+                    (("fit", fit), ("bound", bound)) if i == 0 else ()
+                ):
+                    shown = {"color": colour(2 + j), "label": what}
+                    axes.semilogy(t[late], positive(curve.at(t[late])), **shown)
+            decades(axes, 10)
             axes.set_title(rf"$\alpha$ = {pair.values['learning_rate']:g}")
             axes.set_xlabel(r"time $t = \alpha s$")
         all_axes[0].set_ylabel(r"$L - \min L$")
     return Finding(rows, figure)
+
+
+def _row(pair, name: str, fit: Decay, bound: Decay):
+    return {
+        "learning_rate": pair.values["learning_rate"],
+        "path": name,
+        "fit: A": fit.amplitude,
+        "omega": fit.rate,
+        "B": fit.floor,
+        "bound: A": bound.amplitude,
+        "its omega": bound.rate,
+        "its B": bound.floor,
+        "published": pair.published if name == "equation" else np.nan,
+    }

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .base import Finding, colour, distance, grouped, panels, positive
+from .base import Finding, colour, decades, distance, grouped, panels, positive
 
 
 def shifted_start(title, pairs, keys):
@@ -36,6 +36,7 @@ def shifted_start(title, pairs, keys):
                     }
                 )
         for axes, rate in zip(all_axes, rates, strict=True):
+            decades(axes, 4)
             axes.set_title(rf"$\alpha$ = {rate:g}")
             axes.set_xlabel(r"time $t = \alpha k$")
         all_axes[0].set_ylabel("distance from the discrete run")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .._plot import LINES
-from .base import THEIRS, Finding, colour, distance, grouped, panels, positive
+from .base import THEIRS, Finding, colour, decades, distance, grouped, panels, positive
 
 # The papers' time after which the initial velocity is to be forgotten.
 _LAYER = 1.0
@@ -38,6 +38,7 @@ def velocity(title, pairs, keys):
             right.loglog(rates, [r["published"] for r in of_speed], color="#D55E00", **THEIRS)
         if np.any(np.isfinite([row["published"] for row in rows])):
             right.plot([], [], color="#D55E00", label="published", **THEIRS)
+        decades(left, 5)
         left.axvline(_LAYER, color="0.6", linewidth=0.8)
         left.set_xlabel(r"time $t = \alpha s$")
         left.set_ylabel(r"distance from the path with $\dot\theta_0 = 0$")

@@ -1,0 +1,84 @@
+"""One case in a process of its own: `python -m benchmarks.case SOLVER PROBLEM SETTING`.
+
+The setting is JSON. What was measured is printed as JSON, on the last line.
+"""
+
+import importlib
+import importlib.metadata
+import json
+import platform
+import resource
+import sys
+import time
+from typing import Any
+
+from .problems import LONG, PROBLEMS
+from .solvers import Unavailable
+
+# Seconds for which a case is repeated after the first run, and how often at most.
+_SECONDS, _REPEATS = 10.0, 20
+
+
+def measure(
+    solver: str, problem: str, setting: dict[str, Any], seconds: float = _SECONDS
+) -> dict[str, Any]:
+    """**Returns:** what a record has of a run; `theta` at the problem's `ts` is among it.
+
+    The first run compiles where there is something to compile, and is timed apart. A run that took
+    longer than `seconds` is not repeated, and is its own best.
+    """
+    module = importlib.import_module(f".solvers.{solver}", __package__)
+    versions = {name: _version(name) for name in module.PACKAGES}
+    found: dict[str, Any] = {"python": platform.python_version(), "versions": versions}
+    problem_ = PROBLEMS[problem] if problem in PROBLEMS else LONG[int(problem)]
+    try:
+        run = module.prepare(problem_, setting)
+        begin = time.perf_counter()
+        solved = run()
+        first = time.perf_counter() - begin
+        times: list[float] = []
+        while len(times) < _REPEATS and sum(times) + (min(times) if times else first) < seconds:
+            begin = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - begin)
+    except Unavailable as e:
+        return found | {"result": f"not run: {e}"}
+    except Exception as e:  # whatever a peer raises is its result
+        return found | {"result": f"{type(e).__name__}: {_first_line(e)}"}
+    return found | {
+        "result": solved.result,
+        "theta": [float(x) for x in solved.theta],
+        "best_s": min(times, default=first),
+        "first_s": first,
+        "compile_s": max(first - min(times), 0.0) if times else None,
+        "repeats": len(times),
+        "gradients": solved.gradients,
+        "sweeps": solved.sweeps,
+        # what Linux counts in KiB
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        **_device(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _first_line(e: Exception) -> str:
+    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+    return lines[0][:200] if lines else ""
+
+
+def _device() -> dict[str, Any]:
+    """Of JAX where the solver used it; NumPy is on the CPU, in double."""
+    jax = sys.modules.get("jax")
+    if jax is None:
+        return {"device": "cpu", "x64": True}
+    return {"device": jax.devices()[0].device_kind, "x64": bool(jax.config.jax_enable_x64)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))))

@@ -1,0 +1,75 @@
+"""phydrax: a network trained on the equation's residual at points of the whole interval."""
+
+import numpy as np
+
+from ..problems import Volterra
+from . import Solved
+
+PACKAGES = ("phydrax", "jax", "equinox", "optax", "numpy")
+SETTINGS = {
+    name: [{"iterations": 2000, "points": 64}]
+    for name in ("volterra", "abel", "closure", "advanced")
+}
+REFUSED = {"adam": "not run: the quotient of its moments is 0/0 at the start of every convolution"}
+
+
+def prepare(problem, setting):
+    """A tanh network of 2 layers of 16, the start held exactly, optax.adam with a cosine schedule.
+
+    Its convolutions are Gauss-Legendre sums of 48 points; for a singular kernel, which those cannot
+    do, sums over 48 points of its sampler.
+    """
+    import jax
+    import jax.numpy as jnp
+    import optax
+    import phydrax as phx
+    from phydrax.operators.integral import time_convolution
+
+    linear = isinstance(problem, Volterra)
+    end = float(problem.ts[-1]) + (0.0 if linear else 1.0)
+    domain = phx.domain.TimeInterval(0.0, end)
+    start = domain.component({"t": phx.domain.FixedStart()})
+    dt = lambda u: phx.operators.dt_n(u, var="t", order=1)
+
+    def residual(u):
+        if linear and problem.kernel == "exponential":
+            kernel = lambda s: problem.parameter * jnp.exp(-problem.parameter * s)
+            return dt(u) + problem.rate * time_convolution(kernel, u)
+        if linear:
+            a = problem.parameter
+            kernel = lambda s: s ** (a - 1.0) / jnp.exp(jax.scipy.special.gammaln(a))
+            m = time_convolution(kernel, u, mode="gmc_1d", kernel_exponent=1.0 - a)
+            return dt(u) + problem.rate * m
+        d = 1.0 - problem.b
+        g = problem.curvature * (u - problem.minimum)
+        v = time_convolution(lambda s: d * jnp.exp(-d * s), g * g)
+        if problem.kind == "advanced":
+            v = phx.operators.delay(v, -1.0)
+        else:
+            v = problem.b * v + d * (g * g)
+        return dt(u) + problem.alpha * g / ((v + 1e-24) ** 0.5 + problem.eps)
+
+    def run():
+        net = phx.nn.MLP(
+            in_size="scalar",
+            out_size="scalar",
+            width_size=16,
+            depth=2,
+            activation=jnp.tanh,
+            key=jax.random.key(0),
+        )
+        theta0 = 1.0 if linear else problem.theta0
+        u = phx.constraints.enforce_initial(domain.Model("t")(net), start, targets={0: theta0})
+        times = jnp.linspace(0.0, problem.ts[-1], setting["points"])
+        equation = phx.constraints.DiscreteODEConstraint("u", domain, residual, times=times)
+        solver = phx.solver.FunctionalSolver(functions={"u": u}, constraints=[equation])
+        schedule = optax.cosine_decay_schedule(1e-2, setting["iterations"])
+        # a plain pair of functions: with any other it searches along lines, uncompiled
+        adam = optax.GradientTransformation(*optax.adam(schedule))
+        solver = solver.solve(
+            num_iter=setting["iterations"], optim=adam, log_every=0, log_constraints=False
+        )
+        theta = jax.vmap(lambda t: solver.functions["u"].func(t, key=None))
+        return Solved(np.asarray(theta(jnp.asarray(problem.ts))).ravel())
+
+    return run

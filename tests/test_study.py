@@ -1,0 +1,130 @@
+"""What the studies make of paths that were made by hand."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from idemodels import TiltedDoubleWell, Trajectory
+from idemodels._plot import Pair, Side, rendered
+from idemodels._study import (
+    STUDIES,
+    basins,
+    error_table,
+    loss_gap,
+    order_gap,
+    positivity,
+    shifted_start,
+    velocity,
+)
+
+K = np.arange(101.0)
+
+
+def side(theta, rate, loss, moments=None, **stats):
+    """A path on the steps `K`, on the host."""
+    path = Trajectory.from_arrays(K, theta, moments)
+    times, loss = jnp.asarray(rate * K), jnp.asarray(loss)
+    path = dataclasses.replace(path, times=times, loss=loss, stats=stats)
+    return jax.device_get(Side(path, np.asarray(theta)))
+
+
+def pair(theta, rate=0.05, discrete=0.0, loss=None, stats=None, objective=None, **values):
+    loss = np.zeros(K.size) if loss is None else loss
+    discrete = side(np.full(K.size, discrete), rate, loss)
+    equation = side(np.asarray(theta, float), rate, loss, **(stats or {}))
+    published = values.pop("published", np.nan)
+    values = {"model": "adam", "learning_rate": rate, **values}
+    error = np.abs(np.asarray(equation.path.theta) - np.asarray(discrete.path.theta))
+    return Pair(values, equation, discrete, np.arange(K.size), error, objective, published, 0.0)
+
+
+def named(made, **values):
+    return dataclasses.replace(made, values={**made.values, **values})
+
+
+def test_the_largest_error_stands_beside_that_of_the_last_point():
+    hump = lambda rate: rate * np.sin(np.pi * K / 100) + rate**2 * K / 100
+    pairs = [pair(hump(rate), rate, published=7.0) for rate in (0.1, 0.001, 0.01)]
+    found = error_table("x", pairs, ["learning_rate"])
+    assert [row["learning_rate"] for row in found.rows] == [0.001, 0.01, 0.1]
+    assert found.rows[0]["largest"] == pytest.approx(1e-3, rel=1e-2)
+    assert found.rows[0]["last"] == pytest.approx(1e-6)
+    assert (found.rows[0]["at step"], found.rows[0]["last step"]) == (50, 100)
+    assert "slope 1.0" in found.notes[0]
+    assert "2.00 of the last" in found.notes[0]
+
+
+def test_velocities_are_compared_with_rest_after_the_first_layer():
+    rest = pair(np.zeros(K.size), velocity0=0.0)
+    layer = np.where(K * 0.05 < 1.0, 5.0, 0.25)
+    moving = pair(layer, velocity0=2.0, published=0.2)
+    alone = pair(layer, 0.1, velocity0=2.0)  # nothing at rest to compare it with
+    (row,) = velocity("x", [moving, rest, alone], ["learning_rate", "velocity0"]).rows
+    assert (row["velocity0"], row["theta"], row["published"]) == (2.0, 0.25, 0.2)
+
+
+def test_wells_are_told_apart_by_the_hump():
+    objective = TiltedDoubleWell(4.0)
+    ends = [
+        pair(np.full(K.size, x), rate, discrete=-0.85, objective=objective)
+        for x, rate in ((-0.2, 0.01), (-0.1, 0.1))
+    ]  # the hump is at -0.1464
+    found = basins("x", ends, ["learning_rate"])
+    assert [row["same well"] for row in found.rows] == ["yes", "no"]
+    # roots of 2 (x - 1) + 16 x (x^2 - 1), by hand: 1, and (-2 -+ sqrt(2)) / 4
+    assert found.notes == ["Minima at -0.8536, 1.0000; humps at -0.1464."]
+
+
+def test_a_loss_gap_that_is_a_decay_is_found():
+    t = 0.05 * K
+    decay = pair(np.zeros(K.size), loss=3.0 * np.exp(-2.0 * t) + 0.5, published=2.1)
+    equation, discrete = loss_gap("x", [decay], []).rows
+    # over a window of two or three points, by rounding, the largest value is the first
+    assert equation["omega"] == pytest.approx(2.0, rel=1e-3)
+    assert equation["B"] == pytest.approx(0.5, rel=1e-3)
+    assert (equation["published"], discrete["path"]) == (2.1, "discrete run")
+
+
+def test_the_second_moment_is_sure_up_to_a_step():
+    sure = {"positivity_guaranteed": K <= 30, "moments": {"v": np.where(K > 0, K - 3.0, 0.0)}}
+    with_lemma = pair(np.exp(-0.1 * K), model="second_order_adam", b2=0.2, stats=sure)
+    (row,) = positivity("x", [with_lemma, pair(np.zeros(K.size))], ["model"]).rows
+    assert (row["sure until s"], row["least v"], row["times v < 0"]) == (30, -2.0, 2)
+
+
+def test_second_order_is_compared_with_first_order_of_the_same_values():
+    cases = (
+        (0.999, 1.0, "adam"),
+        (0.999, 1.5, "second_order_adam"),
+        (0.2, 1.3, "second_order_adam"),  # has no partner
+    )
+    pairs = [
+        named(pair(np.full(K.size, x), 0.1, model=model, b2=b2), objective="x", b1=0.9)
+        for b2, x, model in cases
+    ]
+    (row,) = order_gap("x", pairs, []).rows
+    assert (row["distance"], row["first: error"], row["second: error"]) == (0.5, 1.0, 1.5)
+    assert row["regime"] == pytest.approx(100.0)  # alpha / (1 - b2)
+    assert row["2 b2 - 1"] == pytest.approx(0.998)
+
+
+def test_starts_are_compared_with_the_usual_one():
+    pairs = [pair(np.full(K.size, 0.1 + shift), shift=shift) for shift in (1.0, 0.0)]
+    usual, shifted = shifted_start("x", pairs, ["shift"]).rows
+    assert (usual["start"], shifted["start"]) == (0.0, 1.0)
+    assert shifted["from usual start"] == pytest.approx(1.0)
+    assert np.isnan(usual["from usual start"])
+
+
+@pytest.mark.parametrize("name", list(STUDIES))
+def test_a_study_of_one_case_has_a_figure(name):
+    stats = {"positivity_guaranteed": K <= 30, "moments": {"v": 1.0 + K}}
+    values = dict(velocity0=1.0, shift=0.0, b1=0.9, b2=0.2, stats=stats)
+    one = pair(1.0 + 0.01 * K, objective=TiltedDoubleWell(4.0), **values)
+    one = named(one, objective="x")
+    found = STUDIES[name]("x", [one], ["learning_rate"])
+    assert rendered(found.figure, "svg")
+    assert all(row.keys() == found.rows[0].keys() for row in found.rows)
