@@ -15,8 +15,9 @@ from typing import Any
 from .problems import LONG, PROBLEMS
 from .solvers import Unavailable
 
-# Seconds for which a case is repeated after the first run, and how often at most.
-_SECONDS, _REPEATS = 10.0, 20
+# Seconds for which a case is repeated after the first run, and how often at most; a first run that
+# took longer than the last number is not repeated.
+_SECONDS, _REPEATS, _LONG = 5.0, 20, 60.0
 
 
 def measure(
@@ -24,8 +25,8 @@ def measure(
 ) -> dict[str, Any]:
     """**Returns:** what a record has of a run; `theta` at the problem's `ts` is among it.
 
-    The first run compiles where there is something to compile, and is timed apart. A run that took
-    longer than `seconds` is not repeated, and is its own best.
+    The first run compiles where there is something to compile, and is timed apart; where it is the
+    only one, it is its own best.
     """
     module = importlib.import_module(f".solvers.{solver}", __package__)
     versions = {name: _version(name) for name in module.PACKAGES}
@@ -37,7 +38,7 @@ def measure(
         solved = run()
         first = time.perf_counter() - begin
         times: list[float] = []
-        while len(times) < _REPEATS and sum(times) + (min(times) if times else first) < seconds:
+        while len(times) < _REPEATS and (sum(times) < seconds if times else first < _LONG):
             begin = time.perf_counter()
             run()
             times.append(time.perf_counter() - begin)

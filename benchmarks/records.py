@@ -105,7 +105,7 @@ def _machine(page: dict[str, Any]) -> str:
                 seen[r["solver"]] = (where, f"Python {r['python']}, {versions}")
     for solver, (where, what) in seen.items():
         lines.append(f"- {'idemodels' if solver == 'ours' else solver} ({where}): {what}")
-    return "\n".join(lines[:1] + [""] + lines[1:])
+    return "\n".join([*lines[:1], "", *lines[1:]])
 
 
 def _number(x: float | None, form: str) -> str:

@@ -115,7 +115,8 @@ class Trajectory(eqx.Module):
 
         **Raises:** `ValueError` if a leading axis differs from `ts`.
         """
-        ts = jnp.asarray(ts, jnp.result_type(float, jnp.asarray(ts).dtype))
+        ts = jnp.asarray(ts)
+        ts = ts if jnp.issubdtype(ts.dtype, jnp.floating) else ts.astype(jnp.result_type(float))
         as_arrays = lambda x: jnp.asarray(x) if eqx.is_inexact_array_like(x) else x
         theta = jax.tree.map(as_arrays, theta)
         moments = {name: jax.tree.map(as_arrays, m) for name, m in (moments or {}).items()}

@@ -173,8 +173,8 @@ def _report(problem: Problem, answer: Answer) -> Trajectory:
     if y.memory.keys() == memories.keys():
         last = State(answer.s, eqx.combine(y.theta, rest), y.memory, y.velocity)
     stats = answer.stats
-    if isinstance(problem.equation.model, SecondOrderAdam) and states is not None:
-        stats = {**stats, "positivity_guaranteed": _guaranteed(problem, states.theta)}
+    if isinstance(problem.equation.model, SecondOrderAdam) and kept is not None:
+        stats = {**stats, "positivity_guaranteed": _guaranteed(problem, theta)}
     return Trajectory(problem.ts, times, theta, loss, moments, answer.result, stats, states, last)
 
 

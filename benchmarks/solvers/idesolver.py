@@ -12,17 +12,17 @@ SETTINGS = {
     "volterra": [{"tolerance": 1e-4}, {"tolerance": 1e-8}],
     "abel": [{"tolerance": 1e-4}],
     "closure": [{"tolerance": 1e-4}, {"tolerance": 1e-8}],
+    "adam": [{"tolerance": 1e-4}],
 }
 REFUSED = {
-    "adam": "its equation is of order 1 in one integral; as a system in (theta, m, v) it is 0/0 at 0",
-    "advanced": "the velocity must be linear in the integral; no value ahead of x outside of it",
+    "advanced": "the velocity must be linear in the integral, and nothing else may be read ahead",
 }
 
 
 def prepare(problem, setting):
     """The equation in its form, y' = c(x, y) + d(x) int k(x, s) F(y(s)) ds.
 
-    There RMSProp's closure is a system by hand, for theta and v, whose v' has the kernel's
+    An optimizer's is a system by hand, of theta and its moments, whose derivatives have the kernel's
     derivative under the integral.
     """
     import idesolver
@@ -37,16 +37,28 @@ def prepare(problem, setting):
         }
         options |= {"y_0": 1.0, "k": kernels[problem.kernel], "f": lambda y: y}
     else:
-        d = 1.0 - problem.b
+        names = ("m", "v") if problem.kind == "adam" else ("v",)
+        d = np.array([1.0 - (problem.b1 if name == "m" else problem.b) for name in names])
+        feature = lambda g: np.array([g if name == "m" else g * g for name in names])
 
         def c(x, y):
-            g, v = problem.gradient(y[0]), max(y[1], 0.0)
-            root = math.sqrt(problem.b * v + d * g * g)
-            return np.array([-problem.alpha * g / (root + problem.eps), d * g * g])
+            g, v = problem.gradient(y[0]), max(y[-1], 0.0)
+            if problem.kind == "closure":
+                pull = g / (math.sqrt(problem.b * v + d[-1] * g * g) + problem.eps)
+            elif x == 0.0:  # the limit of 0/0
+                pull = d[0] / -math.log(problem.b1) * math.sqrt(-math.log(problem.b) / d[1])
+                pull *= math.copysign(1.0, g)
+            else:
+                low = math.sqrt(-math.expm1(x * math.log(problem.b)))
+                debias = low / -math.expm1(x * math.log(problem.b1))
+                pull = debias * y[1] / (math.sqrt(v) + low * problem.eps)
+            return np.concatenate([[-problem.alpha * pull], d * feature(g)])
 
-        f = lambda y: np.array([0.0, problem.gradient(y[0]) ** 2])
-        k = lambda x, s: -d * d * math.exp(-d * (x - s))
-        options |= {"y_0": np.array([problem.theta0, 0.0]), "c": c, "k": k, "f": f}
+        # the derivatives of the moments: theirs at s, above, and those of their kernels
+        f = lambda y: np.concatenate([[0.0], feature(problem.gradient(y[0]))])
+        k = lambda x, s: np.concatenate([[0.0], -d * d * np.exp(-d * (x - s))])
+        start = np.concatenate([[problem.theta0], np.zeros(d.size)])
+        options |= {"y_0": start, "c": c, "k": k, "f": f}
 
     def run():
         solver = idesolver.IDESolver(**options)

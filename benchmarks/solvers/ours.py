@@ -22,7 +22,7 @@ SETTINGS = {
     ],
     "closure": [{"method": "Markov", "rtol": 1e-6}, {"method": "Markov", "rtol": 1e-10}],
     "adam": [{"method": "Markov", "rtol": 1e-6}, {"method": "Markov", "rtol": 1e-10}],
-    "advanced": [{"method": "FixedPoint"}, {"method": "FixedPoint", "tol": 1e-5}],
+    "advanced": [{"method": "FixedPoint"}, {"method": "FixedPoint", "elements": 32}],
 }
 REFUSED: dict[str, str] = {}
 

@@ -6,11 +6,9 @@ from ..problems import Volterra
 from . import Solved
 
 PACKAGES = ("phydrax", "jax", "equinox", "optax", "numpy")
-SETTINGS = {
-    name: [{"iterations": 2000, "points": 64}]
-    for name in ("volterra", "abel", "closure", "advanced")
-}
-REFUSED = {"adam": "not run: the quotient of its moments is 0/0 at the start of every convolution"}
+_SETTINGS = [{"iterations": 2000, "points": 64}, {"iterations": 8000, "points": 64}]
+SETTINGS = dict.fromkeys(("volterra", "abel", "closure", "adam", "advanced"), _SETTINGS)
+REFUSED: dict[str, str] = {}
 
 
 def prepare(problem, setting):
@@ -40,13 +38,16 @@ def prepare(problem, setting):
             kernel = lambda s: s ** (a - 1.0) / jnp.exp(jax.scipy.special.gammaln(a))
             m = time_convolution(kernel, u, mode="gmc_1d", kernel_exponent=1.0 - a)
             return dt(u) + problem.rate * m
-        d = 1.0 - problem.b
         g = problem.curvature * (u - problem.minimum)
-        v = time_convolution(lambda s: d * jnp.exp(-d * s), g * g)
-        if problem.kind == "advanced":
+        memory = lambda b, x: time_convolution(lambda s: (1.0 - b) * jnp.exp((b - 1.0) * s), x)
+        v = memory(problem.b, g * g)
+        if problem.kind == "adam":
+            debias = lambda t: jnp.sqrt(1.0 - problem.b**t) / (1.0 - problem.b1**t)
+            g = memory(problem.b1, g) * domain.Function("t")(debias)
+        elif problem.kind == "advanced":
             v = phx.operators.delay_operator(v, -1.0)
         else:
-            v = problem.b * v + d * (g * g)
+            v = problem.b * v + (1.0 - problem.b) * (g * g)
         return dt(u) + problem.alpha * g / ((v + 1e-24) ** 0.5 + problem.eps)
 
     def run():
@@ -58,7 +59,9 @@ def prepare(problem, setting):
             activation=jnp.tanh,
             key=jax.random.key(0),
         )
-        times = jnp.linspace(0.0, problem.ts[-1], setting["points"])
+        # Adam's quotient is 0/0 at 0
+        times = jnp.linspace(0.0, problem.ts[-1], setting["points"] + 1)
+        times = times[1:] if not linear and problem.kind == "adam" else times
         equation = phx.constraints.DiscreteODEConstraint("u", domain, residual, times=times)
         begin = phx.constraints.InitialODEConstraint("u", domain, func=theta0, weight=10.0)
         solver = phx.solver.FunctionalSolver(
@@ -66,8 +69,13 @@ def prepare(problem, setting):
             constraints=[equation, begin],
         )
         schedule = optax.cosine_decay_schedule(1e-2, setting["iterations"])
+        # the interval's ends are leaves of the function too, and would be trained
+        ends = lambda params: jax.tree.map_with_path(
+            lambda path, _: ".domain" in jax.tree_util.keystr(path), params
+        )
+        adam = optax.chain(optax.adam(schedule), optax.masked(optax.set_to_zero(), ends))
         # a plain pair of functions: with any other it searches along lines, uncompiled
-        adam = optax.GradientTransformation(*optax.adam(schedule))
+        adam = optax.GradientTransformation(*adam)
         solver = solver.solve(
             num_iter=setting["iterations"], optim=adam, log_every=0, log_constraints=False
         )

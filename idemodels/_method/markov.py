@@ -18,6 +18,8 @@ from .rodas5p import IMPLICIT_PARAMETERS, Rodas5P, gradients_per_step
 # An explicit leg counts as stiff when it makes, or expects to make, as many steps as cost about as
 # many gradients as this number of implicit ones.
 _PATIENCE = 150
+# Rates per optimizer step beyond which the implicit method runs from the start: fitted power laws.
+_FASTEST = 100.0
 # An inertial path may go on swinging within a few optimizer steps, however long it is: so many
 # solver steps for each are no sign that it is stiff.
 _PER_STEP = 20
@@ -170,7 +172,12 @@ def _start(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Fron
 @eqx.filter_jit
 def _main(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Front:
     """From where the path is to its end, with an explicit method or the user's."""
-    end = jnp.where(front.running, problem.ts[-1], front.t)
+    running = front.running
+    if method._hands_over(problem):
+        # a memory that forgets this fast leaves an explicit method no step at all
+        fast = running & (_fastest(problem) > _FASTEST)
+        running = running & ~fast
+    end = jnp.where(running, problem.ts[-1], front.t)
     changed: dict[str, Any] = {}
     if method.solver is not None:
         changed = {"solver": method.solver, "rtol": method.rtol, "atol": method.atol}
@@ -181,7 +188,17 @@ def _main(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Front
             patience = jnp.maximum(patience, _PER_STEP * (problem.ts[-1] - problem.ts[0]))
         changed["patience"] = patience
     leg = method._leg(StepTime(problem.equation), end, **changed)
-    return leg.run(problem, front, adjoint)
+    after = leg.run(problem, front, adjoint)
+    if method._hands_over(problem):
+        after = dataclasses.replace(after, stiff=after.stiff | fast)
+    return after
+
+
+def _fastest(problem: Problem) -> Any:
+    """The largest rate of any memory, per optimizer step."""
+    memories = problem.equation.model.memories().values()
+    rates = [jnp.max(jnp.abs(m.markov.state_space()[0])) for m in memories]
+    return jnp.max(jnp.stack(rates)) if rates else jnp.zeros((), problem.ts.dtype)
 
 
 @eqx.filter_jit
