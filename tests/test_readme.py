@@ -26,8 +26,14 @@ def test_an_example_runs_alone(number, tmp_path, float32):
             example.evaluate()
 
 
-def test_there_are_the_first_screen_and_six_examples():
-    assert [language for language, _ in BLOCKS] == ["pycon"] + 6 * ["python"]
+def test_there_are_the_first_screen_and_eight_examples():
+    assert [language for language, _ in BLOCKS] == ["pycon"] + 8 * ["python"]
+
+
+def test_the_power_law_trains_the_network_in_ten_lines():
+    (code,) = [code for _, code in BLOCKS if "PowerLaw" in code]
+    lines = [line for line in code.splitlines() if line and not line.startswith("import")]
+    assert len(lines) <= 10
 
 
 def test_the_example_by_hand_is_at_most_twelve_lines():

@@ -22,8 +22,8 @@ REFUSED = {
 def prepare(problem, setting):
     """The equation in its form, y' = c(x, y) + d(x) int k(x, s) F(y(s)) ds.
 
-    An optimizer's is a system by hand, of theta and its moments, whose derivatives have the kernel's
-    derivative under the integral.
+    An optimizer's is a system by hand, of theta and its moments, whose derivatives have that of the
+    kernel under the integral.
     """
     import idesolver
 
