@@ -88,7 +88,7 @@ class Equation(eqx.Module):
     def init(self, theta0: Theta) -> Augmented:
         """The state at s = 0: `theta0`, and empty memories.
 
-        **Raises:** `ValueError` if a kernel has no finite state space.
+        **Raises:** `ValueError` if a kernel has no finite state space, or a memory is read ahead.
         """
         check_markov(self.model)
         return self.start(theta0)
@@ -181,13 +181,18 @@ class Equation(eqx.Module):
 
 
 def check_markov(model: AbstractModel) -> None:
-    """Raises if a kernel of `model` has no finite state space."""
+    """Raises if the equation of `model` is no ODE."""
     for name, memory in model.memories().items():
         if not isinstance(memory.kernel, AbstractMarkovKernel):
             raise ValueError(
                 f"Argument `model` must have kernels with finitely many states, but {name!r} has "
                 f"{type(memory.kernel).__name__}. Use the method `idemodels.History()`, or replace "
                 "the kernel by `idemodels.fit_exponentials(kernel, horizon, tol)`."
+            )
+        if memory.ahead:
+            raise ValueError(
+                f"Argument `model` must read its memories at s, but reads {name!r} at s + "
+                f"{memory.ahead}, which no ODE does. Use the method `idemodels.FixedPoint()`."
             )
 
 

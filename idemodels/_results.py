@@ -22,8 +22,9 @@ class RESULTS(dfx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "The same call with plain numbers names it."
     )
     nonfinite_gradient = (
-        "The gradient became NaN or infinite. Look at the objective near the last finite `theta` "
-        "of the path (`throw=False` returns it); a smaller `learning_rate` may keep away."
+        "The gradient became NaN or infinite, or the direction computed from it. Look at the "
+        "objective near the last finite `theta` of the path (`throw=False` returns it); a smaller "
+        "`learning_rate` may keep away."
     )
     diverged = (
         "The path diverged: theta grew beyond 1e8 times its first size. Lower `learning_rate`, or "

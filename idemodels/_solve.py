@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, PyTree
 from ._checks import is_concrete
 from ._equation import Augmented, Equation, cast, dtype_of
 from ._method import AbstractMethod, FixedPoint, History, Markov
-from ._method.base import Answer, Problem, describe
+from ._method.base import Answer, Problem, describe, is_advanced
 from ._model import AbstractModel, MemoryModel, SecondOrderAdam
 from ._optax_state import FIELDS, first_of, moments_from_optax
 from ._parameters import as_parameters, check_model, check_objective
@@ -49,7 +49,8 @@ def solve(
     """Solves the equation of an optimizer.
 
     Works under `eqx.filter_jit`, `vmap` and `grad`. New values of hyperparameters, of `theta0`,
-    `ts` and `args` do not compile anew; a new objective or a new method does.
+    `ts` and `args` do not compile anew; a new objective or a new method does, and for `History` a
+    new last step.
 
     **Arguments:**
 
@@ -97,7 +98,7 @@ def solve(
         check_gradient(problem.g0)
     adjoint = dfx.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     answer = method.run(problem, adjoint)
-    trajectory = _report(problem, answer)
+    trajectory = _report(problem, answer, state0 is not None)
     return _raise(trajectory, answer.s) if throw else trajectory
 
 
@@ -156,7 +157,7 @@ def _finish(problem: Problem, answer: Answer) -> tuple[Any, ...]:
     return times, path, path_loss, kept, answer.y
 
 
-def _report(problem: Problem, answer: Answer) -> Trajectory:
+def _report(problem: Problem, answer: Answer, resumed: bool) -> Trajectory:
     times, theta, loss, kept, y = _finish(problem, answer)
     rest = problem.equation.objective.rest  # pyright: ignore[reportFunctionMemberAccess]
     memories = problem.equation.model.memories()
@@ -174,7 +175,12 @@ def _report(problem: Problem, answer: Answer) -> Trajectory:
         last = State(answer.s, eqx.combine(y.theta, rest), y.memory, y.velocity)
     stats = answer.stats
     if isinstance(problem.equation.model, SecondOrderAdam) and kept is not None:
-        stats = {**stats, "positivity_guaranteed": _guaranteed(problem, theta)}
+        holds = _guaranteed(problem, theta)
+        if resumed:  # what was seen before the start is not known
+            holds = jnp.zeros_like(holds)
+        # where the lemma, which sees g at `ts` alone, is refuted
+        holds = holds & (problem.ts < stats.get("clamped_from", jnp.inf))
+        stats = {**stats, "positivity_guaranteed": holds}
     return Trajectory(problem.ts, times, theta, loss, moments, answer.result, stats, states, last)
 
 
@@ -201,7 +207,7 @@ def _raise(trajectory: Trajectory, reached: Scalar) -> Trajectory:
     if not bool(jnp.all(is_okay(result))):
         raise RuntimeError(
             f"The solve stopped at s = {float(reached):.6g} of {float(trajectory.ts[-1]):.6g}. "
-            f"{RESULTS[result]} Pass `throw=False` to get what was computed."
+            f"{RESULTS[result]} Pass `throw=False` to get the path up to there, and its `stats`."
         )
     return trajectory
 
@@ -232,8 +238,9 @@ def _advice(model: AbstractModel) -> str:
     fitting = [f"`idemodels.{type(m).__name__}()`" for m in _METHODS if m.solves(model)]
     if fitting:
         return f"Use {' or '.join(fitting)}."
+    then = "FixedPoint" if is_advanced(model) else "Markov"
     advice = "No method does: replace its kernel by `idemodels.fit_exponentials(kernel, ...)`"
-    return f"{advice}, and use `idemodels.FixedPoint()`."
+    return f"{advice}, and use `idemodels.{then}()`."
 
 
 def _states_of(state0: State | None) -> State | None:

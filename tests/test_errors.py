@@ -239,6 +239,14 @@ def test_a_memory_without_states_has_no_discrete_step_and_no_ode():
         ide.Equation(power_law(), QUADRATIC).init(jnp.ones(1))
 
 
+def test_an_advanced_equation_is_no_ode():
+    equation = ide.Equation(ide.RMSProp(0.1, reading="advanced"), QUADRATIC)
+    with pytest.raises(
+        ValueError, match=r"reads 'v' at s \+ 1, which no ODE does.*`FixedPoint|Fix"
+    ):
+        equation.init(jnp.ones(1))
+
+
 def test_the_twin_of_a_memory_model_wants_the_parameters():
     model = ide.MemoryModel({}, lambda s, theta, g, moments: g, 0.1)
     with pytest.raises(ValueError, match=r"`params` must be given to `update`"):

@@ -197,7 +197,7 @@ def test_how_far_the_end_reaches_is_reported():
 
 
 def test_a_fixed_point_that_is_not_reached_is_a_value_with_advice():
-    method = ide.FixedPoint(max_sweeps=1)
+    method = ide.FixedPoint(max_sweeps=1, elements=64)
     ts = np.arange(51.0)
     with pytest.raises(RuntimeError, match=r"fixed point .* was not reached.*`max_sweeps`"):
         ide.solve(rmsprop(0.1, 0.9), QUADRATIC, 1.0, ts, method=method)

@@ -128,6 +128,45 @@ def test_traced_hyperparameters_are_not_checked():
         np.testing.assert_allclose(found, make(jnp.asarray(0.4)).evaluate(lag), rtol=1e-14)
 
 
+BAD_WHEN_TRACED = {
+    "exponential": (ide.Exponential, -0.5),
+    "second order": (ide.SecondOrder, 1.5),
+    "rates": (lambda a: Sum(jnp.ones(2), jnp.stack([a, jnp.abs(a)])), -0.5),
+    "weights": (lambda a: Sum(jnp.stack([a, a]), jnp.ones(2)), jnp.nan),
+    "power law": (ide.PowerLaw, 1.7),
+}
+
+
+@pytest.mark.parametrize("name", BAD_WHEN_TRACED)
+def test_a_traced_value_that_is_not_allowed_is_a_result(name):
+    make, bad = BAD_WHEN_TRACED[name]
+    assert not jax.jit(lambda a: make(a).valid())(bad)
+    assert jax.jit(lambda a: make(a).valid())(0.5)
+    direction = lambda s, theta, g, moments: moments["m"]
+
+    @jax.jit
+    def result(a):
+        model = ide.MemoryModel({"m": ide.Memory(make(a), lambda g: g)}, direction, 0.1)
+        method = ide.History(steps=4) if name == "power law" else ide.Markov(max_steps=9)
+        ts = np.array([0.0, 1.0])
+        return ide.solve(model, ide.Quadratic(), 1.0, ts, method=method, throw=False).result
+
+    assert result(bad) == ide.RESULTS.invalid_argument
+    assert result(0.5) != ide.RESULTS.invalid_argument
+
+
+@pytest.mark.parametrize(
+    ("f", "exponent", "message"),
+    [
+        (lambda s: 0.1 / s, 0.5, r"but grows like s\*\*-1.00 .* Its integral is infinite"),
+        (lambda s: s**-0.9, 0.5, r"no faster than .* `exponent`, 0.5, but .* Pass `exponent=0.10`"),
+    ],
+)
+def test_a_function_more_singular_than_its_exponent_is_refused(f, exponent, message):
+    with pytest.raises(ValueError, match=message):
+        Function(f, exponent=exponent)
+
+
 def test_any_kernel_is_checked_at_lags_of_ones_own():
     lags = np.linspace(0.0, 10.0, 5)
     for kernel in (ide.PowerLaw(0.5), ide.PowerLaw(1.0), ide.SecondOrder(0.2), ide.Constant()):

@@ -98,6 +98,24 @@ def test_a_second_moment_below_zero_is_told_and_counted():
     assert np.nanmin(path.moments["v"]) < 0
 
 
+def test_a_guarantee_that_the_steps_refute_is_not_given():
+    """g turns over between the two places where the path is kept, and the lemma sees only those."""
+    steep = lambda x: (jnp.logaddexp(0.0, 8.0 * x) - jnp.logaddexp(0.0, -8.0 * (x + 2.0))) / 8.0
+    model, ts = ide.SecondOrderAdam(0.5, 0.9, 0.1), np.array([0.0, 8.05])
+    path = ide.solve(model, steep, 2.0, ts, throw=False)
+    assert path.stats["num_clamped"] > 0
+    assert 0.0 < path.stats["clamped_from"] < 8.05
+    assert not path.stats["positivity_guaranteed"][-1]
+
+
+def test_a_resumed_path_guarantees_nothing():
+    ts = np.linspace(0.0, 6.0, 13)
+    model = ide.SecondOrderAdam(0.1, 0.5, 0.2)
+    first = ide.solve(model, ide.Quadratic(), 1.0, ts)
+    rest = ide.solve(model, ide.Quadratic(), 1.0, ts + 6.0, state0=first.state_at(-1))
+    assert not np.any(rest.stats["positivity_guaranteed"])
+
+
 def test_the_lemma_is_what_the_paper_says():
     model = ide.SecondOrderAdam(0.1, 0.5, 0.2)
     ratio = np.exp(-np.pi / np.sqrt(0.6))

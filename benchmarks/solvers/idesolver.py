@@ -9,10 +9,10 @@ from . import Solved
 
 PACKAGES = ("idesolver", "scipy", "numpy")
 SETTINGS = {
-    "volterra": [{"tolerance": 1e-4}, {"tolerance": 1e-8}],
-    "abel": [{"tolerance": 1e-4}],
-    "closure": [{"tolerance": 1e-4}, {"tolerance": 1e-8}],
-    "adam": [{"tolerance": 1e-4}],
+    "volterra": [{"tolerance": 1e-4, "fine": 1}, {"tolerance": 1e-8, "fine": 4}],
+    "abel": [{"tolerance": 1e-4, "fine": 1}],
+    "closure": [{"tolerance": 1e-4, "fine": 1}, {"tolerance": 1e-8, "fine": 4}],
+    "adam": [{"tolerance": 1e-4, "fine": 1}, {"tolerance": 1e-8, "fine": 4}],
 }
 REFUSED = {
     "advanced": "the velocity must be linear in the integral, and nothing else may be read ahead",
@@ -23,11 +23,13 @@ def prepare(problem, setting):
     """The equation in its form, y' = c(x, y) + d(x) int k(x, s) F(y(s)) ds.
 
     An optimizer's is a system by hand, of theta and its moments, whose derivatives have that of the
-    kernel under the integral.
+    kernel under the integral. `fine`: its points for each of the problem's.
     """
     import idesolver
 
-    options = {"x": problem.ts, "upper_bound": lambda x: x, "max_iterations": 200}
+    ts, fine = problem.ts, setting["fine"]
+    x = np.linspace(ts[0], ts[-1], fine * (ts.size - 1) + 1)
+    options = {"x": x, "upper_bound": lambda x: x, "max_iterations": 200}
     options["global_error_tolerance"] = setting["tolerance"]
     if isinstance(problem, Volterra):
         a, rate = problem.parameter, problem.rate
@@ -62,7 +64,7 @@ def prepare(problem, setting):
 
     def run():
         solver = idesolver.IDESolver(**options)
-        y = np.asarray(solver.solve())
+        y = np.asarray(solver.solve())[..., ::fine]
         reached = solver.global_error <= setting["tolerance"]
         result = "successful" if reached else f"error {solver.global_error:.1e} after 200 sweeps"
         return Solved(y if y.ndim == 1 else y[0], sweeps=solver.iteration, result=result)

@@ -11,7 +11,7 @@ PACKAGES = ("idemodels", "jax", "diffrax", "optimistix", "equinox", "numpy")
 SETTINGS = {
     "volterra": [
         {"method": "Markov", "rtol": 1e-6},
-        {"method": "Markov", "rtol": 1e-10},
+        {"method": "Markov", "rtol": 1e-10, "atol": 1e-13},
         {"method": "History", "substeps": 16},
         {"method": "History", "substeps": 256},
     ],
@@ -20,8 +20,14 @@ SETTINGS = {
         {"method": "History", "substeps": 256},
         {"method": "Markov", "rtol": 1e-8, "fit": 1e-6},
     ],
-    "closure": [{"method": "Markov", "rtol": 1e-6}, {"method": "Markov", "rtol": 1e-10}],
-    "adam": [{"method": "Markov", "rtol": 1e-6}, {"method": "Markov", "rtol": 1e-10}],
+    "closure": [
+        {"method": "Markov", "rtol": 1e-6},
+        {"method": "Markov", "rtol": 1e-10, "atol": 1e-13},
+    ],
+    "adam": [
+        {"method": "Markov", "rtol": 1e-6},
+        {"method": "Markov", "rtol": 1e-10, "atol": 1e-13},
+    ],
     "advanced": [{"method": "FixedPoint"}, {"method": "FixedPoint", "elements": 32}],
 }
 REFUSED: dict[str, str] = {}

@@ -35,6 +35,10 @@ class AbstractKernel(eqx.Module):
         To rounding, relative to itself, however small `lag` is; 0 at 0.
         """
 
+    def valid(self) -> Any:
+        """Whether the parameters lie where the constructor wants them; may be traced."""
+        return jnp.ones((), bool)
+
     def matrix(self, ts: Float[Array, " t"]) -> Float[Array, "t t"]:
         """The dense matrix $K(t_i - t_j)$."""
         return self.evaluate(ts[:, None] - ts[None, :])
@@ -108,8 +112,8 @@ class Memory(eqx.Module):
     - `kernel`: how long, an [`idemodels.AbstractKernel`][].
     - `feature`: what, a function of one leaf of the gradient: `lambda g: g**2`.
     - `debias`: whether the direction gets the moment divided by $\int_0^s K$, a weighted mean of
-        the feature, as `optax.ema` has it; at s = 0 the feature itself. For an `Exponential` of
-        rate $-\ln b$ that is the bias correction $1 - b^s$ of Adam.
+        the feature, as `optax.ema` has it; the feature itself where that integral is 0, as at
+        s = 0. For an `Exponential` of rate $-\ln b$ it is the bias correction $1 - b^s$ of Adam.
     - `ahead`: how many steps ahead of s the direction reads it: 0, or 1, which makes the equation
         an advanced one, for [`idemodels.FixedPoint`][].
 
@@ -155,6 +159,8 @@ class Memory(eqx.Module):
         lag = jnp.asarray(s) + self.ahead
         started = lag > 0
         total = self.kernel.integral(jnp.where(started, lag, 1.0))
+        started = started & (total > 0)  # a kernel may begin later, or its integral underflow
+        total = jnp.where(started, total, 1.0)
         mean = lambda m, h: jnp.where(started, m / total.astype(m.dtype), h)
         return jax.tree.map(mean, moment, self.of(gradient))
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._checks import as_hyperparameter, check_positive
+from .._checks import as_hyperparameter, check_positive, is_positive
 from .._types import Hyperparameter
 from .base import AbstractMarkovKernel, as_lag
 
@@ -29,6 +29,10 @@ class Exponential(AbstractMarkovKernel):
     def __init__(self, rate):
         self.rate = as_hyperparameter(rate, "rate")
         check_positive(self.rate, "rate")
+
+    def valid(self):
+        """**Returns:** whether the rate is positive and finite."""
+        return is_positive(jnp.asarray(self.rate))
 
     def evaluate(self, lag):
         """**Returns:** the weights, in the shape of `lag` (in steps); unit 1/step."""

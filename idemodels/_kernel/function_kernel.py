@@ -48,6 +48,21 @@ class FunctionKernel(AbstractKernel):
                 f"Argument `f` must return a scalar for a scalar lag, but returns shape {shape}."
             )
         check_kernel(self, _SAMPLED, "f")
+        self._check_exponent()
+
+    def _check_exponent(self) -> None:
+        """Raises if `f` grows faster at 0 than the exponent says: its integral would be wrong."""
+        near, far = (self.evaluate(jnp.asarray(lag)) for lag in (1e-8, 1e-6))
+        if not is_concrete((near, far)) or not (near > 0 and far > 0):
+            return
+        order = 1.0 + float(np.log(near / far) / np.log(1e-2))
+        if order < self.order - 0.05:
+            found = f"grows like s**{order - 1.0:.2f} at small lags"
+            advice = f"Pass `exponent={order:.2f}`." if order > 0 else "Its integral is infinite."
+            raise ValueError(
+                f"Argument `f` must grow no faster than s**(a - 1) with a = `exponent`, "
+                f"{self.order:g}, but {found}. {advice}"
+            )
 
     @property
     def exponent(self):

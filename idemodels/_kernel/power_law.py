@@ -35,6 +35,10 @@ class PowerLaw(AbstractKernel):
         """The order, `a`."""
         return self.a
 
+    def valid(self):
+        """**Returns:** whether $0 < a \\le 1$."""
+        return jnp.asarray((self.a > 0) & (self.a <= 1))
+
     def evaluate(self, lag):
         """**Returns:** the weights, in the shape of `lag` (in steps); unit step^(a-1)."""
         lag = as_lag(lag)

@@ -50,6 +50,10 @@ class SecondOrder(AbstractMarkovKernel):
         """The decay, back from `complement`."""
         return 1.0 - self.complement
 
+    def valid(self):
+        """**Returns:** whether $0 < b < 1$."""
+        return jnp.asarray((self.complement > 0) & (self.complement < 1))
+
     def evaluate(self, lag):
         """**Returns:** the weights, in the shape of `lag` (in steps); unit 1/step."""
         lag = as_lag(lag)

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from .._checks import is_concrete
+from .._checks import as_hyperparameter, is_concrete
 from .._types import Hyperparameter
 from .base import AbstractMarkovKernel, as_lag
 from .exponential import remembered_powers
@@ -28,12 +27,12 @@ class SumOfExponentials(AbstractMarkovKernel):
 
     weights: Hyperparameter
     rates: Hyperparameter
-    max_error: float | None = eqx.field(static=True)
+    max_error: Hyperparameter | None  # an array, so that another fit compiles nothing anew
 
     def __init__(self, weights, rates, max_error=None):
         self.weights = _as_vector(weights, "weights")
         self.rates = _as_vector(rates, "rates")
-        self.max_error = None if max_error is None else float(max_error)
+        self.max_error = None if max_error is None else as_hyperparameter(max_error, "max_error")
         if self.weights.shape != self.rates.shape:
             raise ValueError(
                 "Arguments `weights` and `rates` must have the same length, but have "
@@ -42,6 +41,11 @@ class SumOfExponentials(AbstractMarkovKernel):
         if is_concrete(self.rates) and np.any(self.rates < 0):
             worst = float(np.min(self.rates))
             raise ValueError(f"Argument `rates` must not be negative, but has {worst}.")
+
+    def valid(self):
+        """**Returns:** whether the rates are not negative, and all is finite."""
+        rates, weights = jnp.asarray(self.rates), jnp.asarray(self.weights)
+        return jnp.all((rates >= 0) & jnp.isfinite(rates) & jnp.isfinite(weights))
 
     def evaluate(self, lag):
         """**Returns:** the weights, in the shape of `lag` (in steps); unit 1/step."""

@@ -31,6 +31,7 @@ class GuardState(eqx.Module):
     attempts: Count
     forced: Count  # the smallest steps among them
     clamped: Count  # the accepted ones at whose end a memory is negative that must not be
+    clamped_from: Scalar  # where the first of them began
     progress: Scalar  # the running mean of the way made in one attempt
     reason: Count
 
@@ -68,7 +69,8 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         zero = jnp.zeros((), int)
         pid = (*pid[:2], jnp.zeros((), bool))
         pace = jnp.asarray(dt0, jnp.result_type(t0))
-        return t1, GuardState(pid, zero, zero, zero, pace, zero)
+        never = jnp.full_like(pace, jnp.inf)
+        return t1, GuardState(pid, zero, zero, zero, never, pace, zero)
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
@@ -87,11 +89,13 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         keep = jnp.asarray(keep) & finite
         next_t0 = jnp.where(finite, next_t0, t0)
         progress = 0.9 * old.progress + 0.1 * jnp.where(keep, t1 - t0, 0.0)
+        below = keep & self.negative(y1_candidate)
         state = GuardState(
             pid,
             old.attempts + 1,
             old.forced + jnp.where(forced, 1, 0),
-            old.clamped + jnp.where(keep & self.negative(y1_candidate), 1, 0),
+            old.clamped + jnp.where(below, 1, 0),
+            jnp.where(below, jnp.minimum(old.clamped_from, t0), old.clamped_from),
             progress,
             old.reason,
         )

@@ -98,8 +98,9 @@ class FixedPoint(AbstractMethod):
                 raise ValueError(f"Argument `{name}` must be a positive integer, but is {value!r}.")
 
     def solves(self, model):
-        """**Returns:** whether it reads a memory ahead, all of which have finitely many states."""
-        return is_advanced(model) and is_markov(model) and not model.inertial
+        """**Returns:** whether it reads a memory ahead; not singular at the start, nor inertial."""
+        hard = model.singular_start or model.inertial
+        return is_advanced(model) and is_markov(model) and not hard
 
     def run(self, problem, adjoint):
         del adjoint

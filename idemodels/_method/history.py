@@ -38,9 +38,12 @@ class History(AbstractMethod):
 
     On a uniform grid the features are linear between the points and integrated exactly against the
     kernel; theta steps by a predictor and a corrector of order 2, with two gradients each. Of order
-    2 for smooth kernels and for singular ones, whose powers of s at the start are taken care of
-    (see `Powers`). Needs $O(N \log^2 N)$ time and $O(N)$ numbers a parameter for N steps, so it is
-    for few parameters, or short paths.
+    2 for smooth kernels and for singular ones with an exponent of 0.3 or more, whose powers of s at
+    the start are taken care of (see `Powers`), as long as the direction is smooth in the moments:
+    the root of one that starts from 0 and is not debiased costs half an order.
+
+    Needs $O(N \log^2 N)$ time and $O(N)$ numbers a parameter for N steps, so it is for few
+    parameters, or short paths.
 
     There is no error control: halve the step to see the error. A sum over the past is exact to
     rounding relative to its largest terms, so a moment that fades below 1e-16 of what it was is

@@ -135,7 +135,12 @@ class Leg(eqx.Module):
         steps = solution.stats["num_steps"]
         clamped = {}
         if "num_clamped" in stats and self._adapts:
-            clamped = {"num_clamped": stats["num_clamped"] + solution.controller_state.clamped}
+            seen = solution.controller_state
+            since, _ = self.clock.at(seen.clamped_from, problem.y0)
+            clamped = {
+                "num_clamped": stats["num_clamped"] + seen.clamped,
+                "clamped_from": jnp.minimum(stats["clamped_from"], since),
+            }
         return {
             **stats,
             **clamped,

@@ -141,6 +141,7 @@ def _begin(problem: Problem) -> Front:
     }
     if problem.equation.model.nonnegative:
         stats["num_clamped"] = jnp.zeros((), int)
+        stats["clamped_from"] = jnp.asarray(jnp.inf, ts.dtype)
     return Front(
         ts[0],
         problem.y0,
@@ -172,7 +173,7 @@ def _start(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Fron
 @eqx.filter_jit
 def _main(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Front:
     """From where the path is to its end, with an explicit method or the user's."""
-    running = front.running
+    running, fast = front.running, jnp.zeros((), bool)
     if method._hands_over(problem):
         # a memory that forgets this fast leaves an explicit method no step at all
         fast = running & (_fastest(problem) > _FASTEST)

@@ -35,7 +35,8 @@ class MemoryModel(AbstractModel):
 
     **Arguments:**
 
-    - `memories`: dict from names to [`idemodels.Memory`][].
+    - `memories`: dict from names to [`idemodels.Memory`][]. A memory of squares under a kernel that
+        changes its sign may fall below zero, which nothing here looks for.
     - `direction`: `direction(s, theta, g, moments)`, a pytree like `theta`, whose leaves are its
         floating arrays (`None` elsewhere); `moments` is a dict of such pytrees. It is called at
         s = 0 too, where a memory is empty: 0, or with `debias` the feature itself. A gradient
@@ -141,7 +142,8 @@ class MemoryModel(AbstractModel):
         return scale_by_memories(self)
 
     def valid(self):
-        return valid_common(self)
+        flags = [memory.kernel.valid() for memory in self._memories.values()]
+        return jnp.all(jnp.stack([jnp.asarray(valid_common(self)), *flags]))
 
 
 class ScaleByMemoriesState(NamedTuple):

@@ -34,8 +34,9 @@ class SecondOrderAdam(AbstractModel):
 
     Below b = 1/2 the kernel changes its sign, and the second moment may fall below zero. It is
     read as zero there, as the paper does; the solve counts such steps, `stats["num_clamped"]`, and
-    ends as `RESULTS.negative_second_moment`. `stats["positivity_guaranteed"]`, shape `(T,)`, tells
-    up to where the paper's lemma excludes it; see `moment_stays_positive`.
+    ends as `RESULTS.negative_second_moment`, with `stats["clamped_from"]`.
+    `stats["positivity_guaranteed"]`, shape `(T,)`, tells up to where the paper's lemma excludes it
+    (`moment_stays_positive`), as far as the gradient at `ts` tells: keep the path densely.
 
     **Arguments:**
 
