@@ -180,7 +180,9 @@ def _report(problem: Problem, answer: Answer, resumed: bool) -> Trajectory:
             holds = jnp.zeros_like(holds)
         # where the lemma, which sees g at `ts` alone, is refuted
         holds = holds & (problem.ts < stats.get("clamped_from", jnp.inf))
-        stats = {**stats, "positivity_guaranteed": holds}
+        made = stats["num_gradients"]
+        made = jnp.where(made < 0, made, made + problem.ts.size)
+        stats = {**stats, "positivity_guaranteed": holds, "num_gradients": made}
     return Trajectory(problem.ts, times, theta, loss, moments, answer.result, stats, states, last)
 
 

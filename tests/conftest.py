@@ -1,7 +1,5 @@
 """The tests choose the precision, never the library."""
 
-from pathlib import Path
-
 import jax
 import pytest
 
@@ -9,10 +7,7 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-# Most of the suite's time is compilation: it is done quickly rather than well, and once for both
-# workers and the next run. A program that has changed has another key.
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".jax_cache"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+# Most of the suite's time is compilation: it is done quickly rather than well.
 jax.config.update("jax_disable_most_optimizations", True)
 
 
@@ -21,3 +16,10 @@ def float32():
     """Single precision for one test."""
     with jax.enable_x64(False):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """A worker that keeps every compiled program runs out of memory maps."""
+    yield
+    jax.clear_caches()

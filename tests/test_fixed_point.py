@@ -53,7 +53,7 @@ def check_path(model, problem, objective, theta0, steps, **resolution):
     assert error <= 10.0 * path.stats["solver_error"] + 3e-9 * way
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.01])
+@pytest.mark.parametrize("rate", [0.1, pytest.param(0.01, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "decay"), RMSPROP)
 def test_rmsprop_is_the_independent_solution(name, decay, rate):
     steps = STEPS["rmsprop", name][rate == 0.01]
@@ -119,13 +119,18 @@ ANY = {
     "adam": (ide.Adam(0.1, reading="advanced"), QUADRATIC, 1.0, 20),
     "adam b1 = 0": (ide.Adam(0.1, b1=0.0, reading="advanced"), QUADRATIC, 1.0, 20),
     "matched": (rmsprop(0.1, 0.9, rate="matched"), QUADRATIC, 1.0, 20),
-    "decays": (rmsprop(0.1, 0.9, l2=0.3, weight_decay=0.05), QUADRATIC, 1.0, 20),
+    "l2 and decay": (rmsprop(0.1, 0.9, l2=0.3, weight_decay=0.05), QUADRATIC, 1.0, 20),
     "lr_decay": (ide.AdaGrad(0.1, reading="advanced", lr_decay=0.1), QUADRATIC, 1.0, 20),
     "rosenbrock": (rmsprop(0.01, 0.9), ide.Rosenbrock(), jnp.array([-1.2, 1.0]), 20),
 }
 
 
-@pytest.mark.parametrize("name", ANY)
+QUICK = ("adam", "l2 and decay")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ANY]
+)
 def test_the_path_satisfies_the_equation_term_by_term(name):
     """Velocity by differences, v(s + 1) read off the path a step later: no code of the solver."""
     model, objective, theta0, steps = ANY[name]
@@ -164,6 +169,7 @@ def test_a_memory_model_that_reads_ahead_is_rmsprop():
     np.testing.assert_allclose(path.theta, again.theta, rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_a_signed_memory_and_several_ahead():
     """Both of Adam's moments a step ahead, debiased; the matched rate makes that optax's order."""
     memories = {
@@ -178,6 +184,7 @@ def test_a_signed_memory_and_several_ahead():
     assert ide.compare(path, run).relative_error < 0.05
 
 
+@pytest.mark.slow
 def test_how_far_the_end_reaches_is_reported():
     ts = np.arange(5.0)
     solve = lambda extension: ide.solve(
@@ -217,6 +224,7 @@ def test_too_few_elements_are_a_value_with_advice():
     assert path.stats["solver_error"] > 1e-8
 
 
+@pytest.mark.slow
 def test_more_elements_are_tried_until_the_tolerance_is_kept():
     ts = np.arange(0.0, 501.0, 10.0)
     solve = lambda tol: ide.solve(
@@ -241,6 +249,7 @@ def differences(h=1e-5):
     return [(moved(i, h) - moved(i, -h)) / (2.0 * h) for i in range(3)]
 
 
+@pytest.mark.slow
 def test_derivatives_are_those_of_the_implicit_function_theorem():
     wanted = differences()
     np.testing.assert_allclose(jax.grad(final, (0, 1, 2))(*AT), wanted, rtol=1e-7)
@@ -248,6 +257,7 @@ def test_derivatives_are_those_of_the_implicit_function_theorem():
     np.testing.assert_allclose(forward, wanted[0], rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_lanes_are_the_single_runs():
     rates = jnp.array([0.05, 0.02, 0.1])
     lanes = jax.jit(jax.vmap(lambda rate: final(rate, *AT[1:])))(rates)

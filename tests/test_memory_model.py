@@ -186,6 +186,7 @@ def test_a_power_law_goes_through_markov_as_a_sum_of_exponentials():
     assert jnp.max(jnp.abs(by_history.theta - finer.theta)) < 1e-2
 
 
+@pytest.mark.slow
 def test_kernels_are_trained():
     def final(rate, weights):
         memories = {

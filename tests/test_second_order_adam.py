@@ -13,7 +13,9 @@ BETAS = [(0.99, 0.999), (0.5, 0.2), (0.49, 0.49), (0.5, 0.5), (0.51, 0.51)]
 
 
 @pytest.mark.parametrize("velocity0", [0.0, 1.0])
-@pytest.mark.parametrize(("rate", "steps"), [(0.01, 300), (0.001, 3000)])
+@pytest.mark.parametrize(
+    ("rate", "steps"), [(0.01, 300), pytest.param(0.001, 3000, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("c", [0.0, 1.5])
 @pytest.mark.parametrize("betas", BETAS, ids=str)
 def test_paths_are_the_independent_solution(betas, c, rate, steps, velocity0):
@@ -63,6 +65,7 @@ def test_a_path_goes_on_with_its_velocity():
     assert jnp.max(jnp.abs(shifted.theta - whole.theta)) > 1e-3
 
 
+@pytest.mark.slow
 def test_derivatives_in_every_hyperparameter_are_those_of_differences():
     def final(values):
         rate, b1, b2, velocity0 = values

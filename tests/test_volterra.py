@@ -103,7 +103,10 @@ def test_between_the_points_of_the_grid_the_order_is_the_same(a):
     assert slope_of(errors, SUBSTEPS) > 1.85, errors
 
 
-@pytest.mark.parametrize("a", [0.25, 0.5, 1.0])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("a", [pytest.param(0.25, marks=SLOW), 0.5, pytest.param(1.0, marks=SLOW)])
 def test_a_manufactured_solution_of_a_nonlinear_equation(a):
     # theta = 1 + s, so v is the fractional integral of (1 + s)^2, and q makes up for the rest
     def q(s):
@@ -134,8 +137,15 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-def test_history_converges_to_markov(model):
+QUICK = ("rmsprop", "second order")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS],
+)
+def test_history_converges_to_markov(name):
+    model = MODELS[name]
     ts = np.arange(11.0)
     options = {"objective": ide.Quadratic(), "theta0": jnp.ones(2), "ts": ts}
     markov = ide.solve(model, method=TIGHT, **options)
