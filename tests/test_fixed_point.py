@@ -160,6 +160,7 @@ def test_the_path_satisfies_the_equation_term_by_term(name):
     np.testing.assert_allclose(velocity, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_a_memory_model_that_reads_ahead_is_rmsprop():
     v = ide.Memory(ide.Exponential(0.1), lambda g: g**2, ahead=1)
     direction = lambda s, theta, g, moments: g / (jnp.sqrt(moments["v"]) + 1e-8)
@@ -214,6 +215,7 @@ def test_a_fixed_point_that_is_not_reached_is_a_value_with_advice():
     assert path.stats["residual"] > 1e-10
 
 
+@pytest.mark.slow
 def test_too_few_elements_are_a_value_with_advice():
     method = ide.FixedPoint(elements=6)
     ts = np.arange(51.0)
@@ -265,6 +267,7 @@ def test_lanes_are_the_single_runs():
     np.testing.assert_allclose(lanes, loop, rtol=0, atol=1e-9)  # the tolerance
 
 
+@pytest.mark.slow
 def test_a_path_goes_on_from_its_middle():
     ts = np.arange(21.0)
     whole = ide.solve(rmsprop(0.1, 0.9), QUADRATIC, 1.0, ts)
