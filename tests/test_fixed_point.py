@@ -293,3 +293,20 @@ def test_single_precision(float32):
     with jax.enable_x64(True):
         precise = ide.solve(rmsprop(0.1, 0.9), QUADRATIC, 1.0, ts)
     np.testing.assert_allclose(path.theta, precise.theta, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_many_parameters_are_solved_without_matrices():
+    """Each component of a sum of parabolas moves as it would alone."""
+    starts, ts = jnp.linspace(0.5, 1.5, 60), np.arange(13.0)
+    method = ide.FixedPoint(elements=24)
+    solve = lambda rate, theta0: ide.solve(rmsprop(rate, 0.9), QUADRATIC, theta0, ts, method=method)
+    path = solve(0.1, starts)
+    check_errors(path)
+    for i in (0, 59):
+        alone = solve(0.1, starts[i])
+        np.testing.assert_allclose(path.theta[:, i], alone.theta, rtol=0, atol=1e-8)
+    slope = jax.grad(lambda rate: jnp.sum(solve(rate, starts).theta[-2]))(0.1)
+    h = 1e-5
+    wanted = jnp.sum(solve(0.1 + h, starts).theta[-2] - solve(0.1 - h, starts).theta[-2]) / (2 * h)
+    np.testing.assert_allclose(slope, wanted, rtol=1e-6)

@@ -173,13 +173,10 @@ def sweep(equation: Equation, y0: Augmented, mesh: Mesh, foretold: dict[str, For
     dtype = dtype_of(y0.theta)
     model = cast(equation.model, dtype)
     alphas = jax.vmap(jax.vmap(model.alpha))(mesh.s)
-    size = STAGES * sum(x.size for x in jax.tree.leaves(y0.theta))
     tolerance = 1e2 * float(jnp.finfo(dtype).eps)
-    linear = lx.AutoLinearSolver(well_posed=None)
-    if size > _DENSE:  # rarely stiff: a few iterations, of which lineax runs through all
-        linear = lx.GMRES(1e-4, tolerance, restart=5, stagnation_iters=5)
-    newton = optx.Newton(tolerance, tolerance, linear_solver=Quiet(linear))
-    adjoint = optx.ImplicitAdjoint(linear_solver=Quiet(linear))
+    few = solves_dense(sum(x.size for x in jax.tree.leaves(y0.theta)))
+    linear = Quiet(lx.AutoLinearSolver(well_posed=None) if few else _iterative(tolerance))
+    adjoint = optx.ImplicitAdjoint(linear_solver=linear)
 
     def element(carry, x):
         theta0, z0, last = carry
@@ -213,10 +210,24 @@ def sweep(equation: Equation, y0: Augmented, mesh: Mesh, foretold: dict[str, For
 
             return jax.tree.map(row, u, theta, num, den)
 
+        def turned(u, args):
+            del args
+            theta, g, _, _, moments = nodes(u)
+            num, den = jax.vmap(equation.fraction_of)(s, theta, g, moments)
+            own = lambda x, n, d: n / d + model.weight_decay * x
+            return jax.tree.map(own, theta, num, den)
+
         guess = jax.tree.map(lambda u: jnp.broadcast_to(u[None], (STAGES, *u.shape)), last)
-        solution = optx.root_find(
-            residual, newton, guess, max_steps=25, adjoint=adjoint, throw=False
-        )
+        if few:
+            newton = optx.Newton(tolerance, tolerance, linear_solver=linear)
+            solution = optx.root_find(
+                residual, newton, guess, max_steps=25, adjoint=adjoint, throw=False
+            )
+        else:  # a network's path is not stiff within an element
+            picard = optx.FixedPointIteration(tolerance, tolerance)
+            solution = optx.fixed_point(
+                turned, picard, guess, max_steps=100, adjoint=adjoint, throw=False
+            )
         u = solution.value
         theta, g, f, z, _ = nodes(u)
         end = lambda tree: jax.tree.map(lambda x: x[-1], tree)
@@ -224,9 +235,19 @@ def sweep(equation: Equation, y0: Augmented, mesh: Mesh, foretold: dict[str, For
 
     start = (y0.theta, y0.memory, jax.tree.map(jnp.zeros_like, y0.theta))
     xs = (mesh.h, mesh.s, alphas, mesh.inside, foretold)
-    if size > _DENSE:  # a network's activations at every node are too many to keep
+    if not few:  # a network's activations at every node are too many to keep
         element = jax.checkpoint(element)  # pyright: ignore[reportPrivateImportUsage]
     return jax.lax.scan(element, start, xs)[1]
+
+
+def solves_dense(parameters: int) -> bool:
+    """Whether an element's equations are few enough for Newton's method with a dense matrix."""
+    return STAGES * parameters <= _DENSE
+
+
+def _iterative(tolerance: float) -> lx.AbstractLinearSolver:
+    # near the identity: few iterations, of which lineax runs through all
+    return lx.GMRES(1e-4, tolerance, restart=5, stagnation_iters=5)
 
 
 def held_step(m: Memory, z: PyTree[Array], f: PyTree[Array]) -> tuple[PyTree[Array], PyTree[Array]]:

@@ -29,6 +29,7 @@ from .collocation import (
     moved,
     points,
     really_ahead,
+    solves_dense,
     sweep,
 )
 from .linear import Quiet
@@ -36,7 +37,7 @@ from .mesh import closure_density
 from .rodas5p import IMPLICIT_PARAMETERS
 
 # Where the number of elements is not given: the first, tried on, doubled up to the last.
-_FIRST, _LAST, _TRACED = 128, 2048, 256
+_FIRST, _FIRST_LARGE, _LAST, _TRACED = 128, 16, 2048, 256
 # Elements in each of the two parts of the extension.
 _BEYOND = 8
 # Between the nodes, where the equation is checked.
@@ -106,7 +107,7 @@ class FixedPoint(AbstractMethod):
         del adjoint
         if self.elements is not None or not is_concrete(problem):
             return _solve(self, problem, self.elements or _TRACED)
-        elements = _FIRST
+        elements = _FIRST if solves_dense(problem.parameters) else _FIRST_LARGE
         answer = _solve(self, problem, elements)
         # a fixed point may be missed because the closure is resolved too coarsely
         retried = (RESULTS.mesh_too_coarse, RESULTS.fixed_point_not_reached)
@@ -259,18 +260,25 @@ def _fixed_point(
         new = _added(problem, mesh, _sweep(problem, mesh, added))
         return jax.tree.map(lambda a, b, u: (a - b) / u, new, added, unit)
 
-    # lineax runs through all iterations before a restart
-    linear = Quiet(lx.GMRES(1e-6, 1e-2 * tolerance, restart=10, stagnation_iters=10))
+    def next_sweep(x, args):
+        return jax.tree.map(jnp.add, x, lack(x, args))
+
+    begin, args = jax.tree.map(jnp.divide, start, unit), (problem, mesh, unit)
     exact = Quiet(lx.GMRES(1e-2 * tolerance, 1e-2 * tolerance, restart=20, stagnation_iters=20))
-    solution = optx.root_find(
-        lack,
-        optx.Newton(tolerance, tolerance, linear_solver=linear),
-        jax.tree.map(jnp.divide, start, unit),
-        args=(problem, mesh, unit),
-        max_steps=method.max_sweeps,
-        adjoint=optx.ImplicitAdjoint(linear_solver=exact),
-        throw=False,
-    )
+    options = {
+        "args": args,
+        "max_steps": method.max_sweeps,
+        "adjoint": optx.ImplicitAdjoint(linear_solver=exact),
+        "throw": False,
+    }
+    if solves_dense(problem.parameters):
+        # lineax runs through all iterations before a restart
+        linear = Quiet(lx.GMRES(1e-6, 1e-2 * tolerance, restart=10, stagnation_iters=10))
+        newton = optx.Newton(tolerance, tolerance, linear_solver=linear)
+        solution = optx.root_find(lack, newton, begin, **options)
+    else:  # a sweep is as dear as what Newton's method would save
+        picard = optx.FixedPointIteration(tolerance, tolerance)
+        solution = optx.fixed_point(next_sweep, picard, begin, **options)
     added = jax.tree.map(jnp.multiply, solution.value, unit)
     return added, jnp.asarray(solution.stats["num_steps"])
 
