@@ -25,17 +25,21 @@ def as_hyperparameter(x: Any, name: str) -> Any:
     As an array it is a leaf that can be swept and differentiated, and a new value does not
     recompile; on the host, `import` and construction start no device.
     """
-    if isinstance(x, jax.core.Tracer):
-        value = x
-    else:
-        try:
-            value = np.asarray(x, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise ValueError(f"Argument `{name}` must be a number, but is {x!r}.") from None
+    value = as_array(x, name, "a number")
     if value.ndim != 0:
         found = f"Argument `{name}` must be a scalar, but has shape {tuple(value.shape)}."
         raise ValueError(f"{found} For many values at once use `jax.vmap`.")
     return value
+
+
+def as_array(x: Any, name: str, what: str) -> Any:
+    """In double on the host where it is known; a traced value as it is."""
+    if isinstance(x, jax.core.Tracer):
+        return x
+    try:
+        return np.asarray(x, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"Argument `{name}` must be {what}, but is {x!r}.") from None
 
 
 def check_positive(x: Any, name: str) -> None:

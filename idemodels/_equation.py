@@ -98,11 +98,7 @@ class Equation(eqx.Module):
         theta, rest = eqx.partition(theta0, eqx.is_inexact_array)
         # dtypes and shapes only: nothing is evaluated
         g = jax.tree.map(jnp.zeros_like, theta)
-        memory = {
-            name: memory.markov.init(memory.of(g))
-            for name, memory in self.model.memories().items()
-            if isinstance(memory.kernel, AbstractMarkovKernel)
-        }
+        memory = {name: memory.markov.init(memory.of(g)) for name, memory in self._markov().items()}
         return Augmented(theta, memory, Fixed(rest), self.model.initial_velocity(theta))
 
     def unpack(self, s: Any, y: Augmented) -> tuple[Theta, Moments]:

@@ -15,7 +15,7 @@ from ._checks import is_concrete
 from ._equation import Augmented, Equation, cast, dtype_of
 from ._method import AbstractMethod, FixedPoint, History, Markov
 from ._method.base import Answer, Problem, describe, is_advanced
-from ._model import AbstractModel, MemoryModel, SecondOrderAdam
+from ._model import AbstractModel, MemoryModel
 from ._optax_state import FIELDS, first_of, moments_from_optax
 from ._parameters import as_parameters, check_model, check_objective
 from ._results import (
@@ -174,7 +174,7 @@ def _report(problem: Problem, answer: Answer, resumed: bool) -> Trajectory:
     if y.memory.keys() == memories.keys():
         last = State(answer.s, eqx.combine(y.theta, rest), y.memory, y.velocity)
     stats = answer.stats
-    if isinstance(problem.equation.model, SecondOrderAdam) and kept is not None:
+    if problem.equation.model.nonnegative and kept is not None:
         holds = _guaranteed(problem, theta)
         if resumed:  # what was seen before the start is not known
             holds = jnp.zeros_like(holds)

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from .._checks import as_hyperparameter, is_concrete
+from .._checks import as_array, as_hyperparameter, is_concrete
 from .._types import Hyperparameter
 from .base import AbstractMarkovKernel, as_lag
 from .exponential import remembered_powers
@@ -86,15 +85,7 @@ class SumOfExponentials(AbstractMarkovKernel):
 
 def _as_vector(x: Any, name: str) -> Any:
     """A vector, in double on the host where it is known."""
-    if isinstance(x, jax.core.Tracer):
-        value = x
-    else:
-        try:
-            value = np.asarray(x, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"Argument `{name}` must be a list of numbers, but is {x!r}."
-            ) from None
+    value = as_array(x, name, "a list of numbers")
     if value.ndim != 1 or value.size == 0:
         raise ValueError(
             f"Argument `{name}` must have one axis and a value, but has shape {tuple(value.shape)}."

@@ -54,6 +54,11 @@ class AbstractModel(eqx.Module):
         """Memories that may fall below zero, where they are read as zero: to be reported."""
         return ()
 
+    def moment_stays_positive(self, least: Any, most: Any) -> Any:
+        """Whether squares of a gradient between these are sure to keep `nonnegative` memories so."""
+        del most  # nothing is known
+        return jnp.zeros_like(least, bool)
+
     def transform(self, g: PyTree[Array]) -> PyTree[Array]:
         """What is done to the whole gradient before anything sees it; nothing, usually."""
         return g

@@ -109,6 +109,14 @@ class SecondOrderAdam(AbstractModel):
         """The second moment, whose kernel changes its sign below b = 1/2."""
         return ("v",)
 
+    @property
+    def positivity_ratio(self) -> Any:
+        r"""$e^{-\pi/\rho}$ with $\rho = \sqrt{1 - 2 b_2}$; 0 where the kernel keeps its sign."""
+        squared = 2.0 * self._b2.complement - 1.0  # rho^2
+        changes = squared > 0
+        ratio = jnp.exp(-jnp.pi / jnp.sqrt(jnp.where(changes, squared, 1.0)))
+        return jnp.where(changes, ratio, 0.0)
+
     def moment_stays_positive(self, least: Any, most: Any) -> Any:
         r"""The paper's sufficient condition for v > 0, arXiv:2602.09101.
 
@@ -116,13 +124,10 @@ class SecondOrderAdam(AbstractModel):
 
         - `least`, `most`: the smallest and the largest $g^2$ of one component so far.
 
-        **Returns:** whether $b_2 \ge 1/2$, or $\min g^2 \ge e^{-\pi/\rho} \max g^2$ with
-        $\rho = \sqrt{1 - 2 b_2}$: the kernel's first lobe outweighs all that is negative.
+        **Returns:** whether $\min g^2 \ge$ `positivity_ratio` $\max g^2$: the kernel's first lobe
+        outweighs all that is negative.
         """
-        squared = 2.0 * self._b2.complement - 1.0  # rho^2
-        changes = squared > 0
-        ratio = jnp.exp(-jnp.pi / jnp.sqrt(jnp.where(changes, squared, 1.0)))
-        return ~changes | (least >= ratio.astype(least.dtype) * most)
+        return least >= self.positivity_ratio.astype(least.dtype) * most
 
     def initial_velocity(self, theta):
         r"""**Returns:** $\theta'(0) = \alpha(0)$ `velocity0`, like `theta`."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .._model import SecondOrderAdam
 from .._plot import label
 from .base import Finding, colour, panels, positive
 
@@ -22,10 +23,9 @@ def positivity(title, pairs, keys):
             left.semilogy(s, positive(ratio), color=colour(i), label=label(pair.values, keys))
             right.semilogy(s, positive(v), color=colour(i))
             right.axvline(until, color=colour(i), linewidth=0.8, linestyle=":")
-            complement = 1.0 - 2.0 * float(pair.values["b2"])
-            if complement > 0:
-                limit = np.exp(-np.pi / np.sqrt(complement))
-                left.axhline(limit, color="0.6", linewidth=0.8)
+            model = SecondOrderAdam(pair.values["learning_rate"], b2=pair.values["b2"])
+            if model.positivity_ratio > 0:
+                left.axhline(float(model.positivity_ratio), color="0.6", linewidth=0.8)
             away = v[1:]
             rows.append(
                 {
