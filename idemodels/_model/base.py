@@ -55,7 +55,7 @@ class AbstractModel(eqx.Module):
         return ()
 
     def moment_stays_positive(self, least: Any, most: Any) -> Any:
-        """Whether squares of a gradient between these are sure to keep `nonnegative` memories so."""
+        """Whether squares of a gradient between these surely keep `nonnegative` memories so."""
         del most  # nothing is known
         return jnp.zeros_like(least, bool)
 
