@@ -197,10 +197,12 @@ def sweep(equation: Equation, y0: Augmented, mesh: Mesh, foretold: dict[str, For
                     moments[name] = jax.vmap(m.markov.read)(z[name])
             return theta, g, f, z, moments
 
+        def fraction(u):
+            theta, g, _, _, moments = nodes(u)
+            return theta, *jax.vmap(equation.fraction_of)(s, theta, g, moments)
+
         def residual(u, args):
             del args
-            theta, g, _, _, moments = nodes(u)
-            num, den = jax.vmap(equation.fraction_of)(s, theta, g, moments)
 
             # the direction times its denominator, which is smooth where g = 0; each row scaled to
             # the direction's size, which leaves Newton's step as it is
@@ -208,14 +210,11 @@ def sweep(equation: Equation, y0: Augmented, mesh: Mesh, foretold: dict[str, For
                 own = (u - model.weight_decay * x) * d - n
                 return own / jax.lax.stop_gradient(d)
 
-            return jax.tree.map(row, u, theta, num, den)
+            return jax.tree.map(row, u, *fraction(u))
 
         def turned(u, args):
             del args
-            theta, g, _, _, moments = nodes(u)
-            num, den = jax.vmap(equation.fraction_of)(s, theta, g, moments)
-            own = lambda x, n, d: n / d + model.weight_decay * x
-            return jax.tree.map(own, theta, num, den)
+            return jax.tree.map(lambda x, n, d: n / d + model.weight_decay * x, *fraction(u))
 
         guess = jax.tree.map(lambda u: jnp.broadcast_to(u[None], (STAGES, *u.shape)), last)
         if few:

@@ -61,7 +61,8 @@ class FixedPoint(AbstractMethod):
     - `extension_doubled`, `extension_zeroed`: how far the path on [0, N] moves when the extension
         is doubled, and when its end gradient is set to zero instead of held.
 
-    `num_sweeps` counts Newton's iterations, `num_steps` the elements; gradients are not counted.
+    `num_sweeps` counts Newton's iterations, or from 43 parameters on, where an element's equations
+    are solved without a matrix, plain sweeps; `num_steps` the elements. Gradients are not counted.
     Derivatives, forward and reverse, are those of the implicit function theorem, whatever the
     `adjoint`.
 
@@ -69,10 +70,11 @@ class FixedPoint(AbstractMethod):
 
     - `tol`: what `solver_error` may be, over the largest way that theta makes.
     - `residual_tol`: what `residual` may be; at least a thousand roundings.
-    - `elements`: how many on [0, N]; `None` doubles them from 128 until `tol` is kept, up to 2048.
+    - `elements`: how many on [0, N]; `None` doubles them from 128 (from 16 where parameters
+        are many) until `tol` is kept, up to 2048.
         In a traced call, which cannot try, `None` is 256.
     - `extension`: optimizer steps past the end.
-    - `max_sweeps`: Newton's iterations.
+    - `max_sweeps`: iterations to the fixed point.
 
     A fixed point that is not reached is `RESULTS.fixed_point_not_reached`, too coarse a mesh
     `RESULTS.mesh_too_coarse`; the path is NaN then.
@@ -128,9 +130,11 @@ def _solve(method: FixedPoint, problem: Problem, elements: int) -> Answer:
     first = look_ahead(memories, elements_only, cuts[0], holds[0])
     closure = sweep(problem.equation, problem.y0, first, _as_closure(problem, first))
 
+    unit = _unit(problem, first, closure)
+
     def solved(added, cut_and_hold):
         mesh = look_ahead(memories, elements_only, *cut_and_hold)
-        added, sweeps = _fixed_point(method, problem, mesh, closure, added)
+        added, sweeps = _fixed_point(method, problem, mesh, unit, added)
         return added, (_sweep(problem, mesh, added), sweeps)
 
     # the answer, the extension doubled, its end zeroed: one program for the three
@@ -140,6 +144,7 @@ def _solve(method: FixedPoint, problem: Problem, elements: int) -> Answer:
     moves = lambda x: jnp.max(jnp.abs(x[1:, :elements] - x[:1, :elements]).reshape(2, -1), axis=1)
     moves = jnp.max(jnp.stack([moves(x) for x in jax.tree.leaves(paths.theta)]), axis=0)
     between = look_ahead(memories, make_mesh(memories, ts, _BETWEEN), cuts[0], holds[0])
+    lying_between = _between(problem, first, between, path)
     stats = {
         "num_steps": jnp.asarray(elements),
         "num_rejected": jnp.zeros((), int),
@@ -147,7 +152,7 @@ def _solve(method: FixedPoint, problem: Problem, elements: int) -> Answer:
         "implicit_from": jnp.asarray(jnp.inf, ts.dtype),
         "num_sweeps": sweeps[0],
         "residual": _residual(problem, first, path, path.u, elements)[0],
-        "solver_error": _residual(problem, between, *_between(problem, between, path), elements)[1],
+        "solver_error": _residual(problem, between, *lying_between, elements)[1],
         "extension_doubled": jax.lax.stop_gradient(moves[0]),
         "extension_zeroed": jax.lax.stop_gradient(moves[1]),
     }
@@ -238,21 +243,26 @@ def _sweep(problem: Problem, mesh: Mesh, added: dict[str, Any]) -> Swept:
     return sweep(problem.equation, problem.y0, mesh, _foretold(added))
 
 
-def _fixed_point(
-    method: FixedPoint, problem: Problem, mesh: Mesh, closure: Swept, start: dict[str, Any]
-) -> tuple[dict[str, Any], Count]:
-    """What is added at the fixed point, and Newton's iterations to it, by GMRES, from `start`.
-
-    Each number is taken in units of the closure's moment, which fades by many powers of ten.
-    """
-    eps = float(jnp.finfo(mesh.ts.dtype).eps)
-    tolerance = max(0.1 * method.residual_tol, 100 * eps)
+def _unit(problem: Problem, mesh: Mesh, closure: Swept) -> dict[str, Any]:
+    """The size of what is added: the closure's moment, which fades by many powers of ten."""
     unit = {}
     for name, m in _memories(problem).items():
         if m.ahead:
             size = jax.tree.map(jnp.abs, really_ahead(m, mesh, name, closure))
             size = jax.tree.map(lambda x: x + 1e-30 * (1.0 + jnp.max(x)), size)
             unit[name] = jax.lax.stop_gradient((size, size))
+    return unit
+
+
+def _fixed_point(
+    method: FixedPoint, problem: Problem, mesh: Mesh, unit: dict[str, Any], start: dict[str, Any]
+) -> tuple[dict[str, Any], Count]:
+    """What is added at the fixed point, and the iterations to it from `start`.
+
+    By Newton's method with GMRES, or where parameters are many by sweep after sweep.
+    """
+    eps = float(jnp.finfo(mesh.ts.dtype).eps)
+    tolerance = max(0.1 * method.residual_tol, 100 * eps)
 
     def lack(x, args):
         problem, mesh, unit = args
@@ -283,10 +293,12 @@ def _fixed_point(
     return added, jnp.asarray(solution.stats["num_steps"])
 
 
-def _between(problem: Problem, mesh: Mesh, path: Swept) -> tuple[Swept, PyTree[Array]]:
-    """The path at other points of its elements, and u there."""
+def _between(
+    problem: Problem, mesh: Mesh, between: Mesh, path: Swept
+) -> tuple[Swept, PyTree[Array]]:
+    """The path at the other points of its elements, and u there."""
     dtype = mesh.ts.dtype
-    alphas = jax.vmap(jax.vmap(cast(problem.equation.model, dtype).alpha))(_node_times(mesh))
+    alphas = jax.vmap(jax.vmap(cast(problem.equation.model, dtype).alpha))(mesh.s)
     coefficients = jnp.asarray(COEFFICIENTS, dtype)
     x = jnp.asarray(_BETWEEN, dtype)
     integral = integrals(x) @ coefficients
@@ -301,15 +313,11 @@ def _between(problem: Problem, mesh: Mesh, path: Swept) -> tuple[Swept, PyTree[A
         return theta, z, jax.tree.map(lambda u: jnp.tensordot(values, u, 1), u)
 
     theta, z, u = jax.vmap(element)(
-        path.theta0, path.z0, mesh.h, alphas, path.u, path.f, mesh.inside
+        path.theta0, path.z0, mesh.h, alphas, path.u, path.f, between.inside
     )
     gradient = lambda x: problem.equation.gradient(x, problem.y0.fixed)
     g = jax.vmap(jax.vmap(gradient))(theta)
     return Swept(path.theta0, path.z0, path.u, path.f, g, theta, z), u
-
-
-def _node_times(mesh: Mesh) -> Array:
-    return mesh.ts[:-1, None] + mesh.h[:, None] * jnp.asarray(NODES, mesh.ts.dtype)[None]
 
 
 def _residual(
