@@ -59,6 +59,11 @@ def is_positive(x: Any) -> Any:
     return (x > 0) & (x < jnp.inf)
 
 
+def all_finite(tree: Any) -> Any:
+    """A flag, traced or not: whether no number in the pytree `tree` is NaN or infinite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
+
+
 def check_option(x: Any, name: str, options: Iterable[str]) -> None:
     """Raises unless `x` is one of `options`; names the nearest one."""
     options = list(options)

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from ._checks import is_concrete
+from ._checks import all_finite, is_concrete
 from ._equation import cast, dtype_of
 from ._model import AbstractModel
 from ._optax_state import moments_from_optax
@@ -126,11 +126,7 @@ def _scan(model, objective, theta0, rest, plan, given, save):
         rows = jax.tree.map(stack, keep(nothing, *start), rows)
     kept, moments, loss = rows
     loss = losses(loss_of, kept) if loss is None else loss
-    return kept, moments, loss, ~_finite(theta)
-
-
-def _finite(tree: PyTree[Array]) -> Any:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
+    return kept, moments, loss, ~all_finite(theta)
 
 
 def _marks(steps: Any, ts: Any) -> np.ndarray:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
-from ._checks import is_concrete
+from ._checks import all_finite, is_concrete
 from ._equation import Augmented, Equation, cast, dtype_of
 from ._method import AbstractMethod, FixedPoint, History, Markov
 from ._method.base import Answer, Problem, describe, is_advanced
@@ -139,8 +139,7 @@ def _prepare(equation: Equation, theta, state0, ts, valid, save) -> Problem:
             velocity = jax.tree.map(like, state0.velocity, y0.velocity)
             y0 = dataclasses.replace(y0, velocity=velocity)
     g0 = equation.gradient(y0.theta, y0.fixed)
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(g0)]))
-    valid = valid & finite & equation.model.valid()
+    valid = valid & all_finite(g0) & equation.model.valid()
     return Problem(equation, y0, g0, ts, _Keep(equation, save), valid)
 
 

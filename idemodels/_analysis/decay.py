@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Rates that are tried first, and how often the interval around the best is narrowed then.
-_GRID, _NARROWED = 400, 60
-_GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)
+# Rates that are tried first.
+_GRID = 400
 
 
 class Decay(NamedTuple):
@@ -33,17 +32,18 @@ def fit_decay(t: np.ndarray, y: np.ndarray) -> Decay:
 
     **Raises:** `ValueError` for data that are not so.
     """
+    from scipy.optimize import minimize_scalar
+
     t, y = _checked(t, y)
     # from one that loses a tenth on the way to one that is over before the second point
     rates = np.geomspace(0.1 / (t[-1] - t[0]), 5.0 / (t[1] - t[0]), _GRID)
     badness = lambda rate: float(np.sum((_project(rate, t, y).at(t) - y) ** 2))
     best = int(np.argmin([badness(rate) for rate in rates]))
-    low, high = np.log(rates[max(best - 1, 0)]), np.log(rates[min(best + 1, _GRID - 1)])
-    for _ in range(_NARROWED):
-        inner = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        left_is_better = badness(np.exp(inner[0])) < badness(np.exp(inner[1]))
-        low, high = (low, inner[1]) if left_is_better else (inner[0], high)
-    return _project(np.exp(0.5 * (low + high)), t, y)
+    around = np.log([rates[max(best - 1, 0)], rates[min(best + 1, _GRID - 1)]])
+    found = minimize_scalar(
+        lambda log: badness(np.exp(log)), bounds=around, method="bounded", options={"xatol": 1e-12}
+    )
+    return _project(np.exp(found.x), t, y)
 
 
 def bound_decay(t: np.ndarray, y: np.ndarray, tail: float) -> Decay:

@@ -24,6 +24,16 @@ class AbstractKernel(eqx.Module):
         r"""$a$, where $K(s) \sim s^{a-1}$ at small lags: 1 unless the kernel is singular there."""
         return 1.0
 
+    @property
+    def signed(self) -> bool:
+        """Whether negative weights are meant; those of a user's function are a mistake."""
+        return True
+
+    def is_sound(self, values: Array) -> Array:
+        """Flags: which of `values`, the kernel's own, are finite, and not negative by mistake."""
+        finite = jnp.isfinite(values)
+        return finite if self.signed else finite & (values >= 0)
+
     @abc.abstractmethod
     def evaluate(self, lag: Float[Array, "*s"]) -> Float[Array, "*s"]:
         """The closed form $K(s)$, unit 1/step; zero for negative lags (`lag` in steps)."""

@@ -71,14 +71,7 @@ def fit_exponentials(
         raise ValueError(f"Argument `tol` must be less than 1, but is {tol}.")
 
     target = _sample(kernel, horizon, tol, shortest)
-    best = _Fit(np.zeros(1), np.zeros(1), np.inf, np.inf)
-    for n in _numbers_of_terms():
-        fits = [target.fit(rates) for rates in target.candidates(n)]
-        best = min(best, *fits, key=lambda fit: fit.error)
-        good = [f for f in fits if f.error <= tol and f.size <= _MOST_SIZE * target.integral[-1]]
-        if good:
-            best = min(good, key=lambda fit: fit.size)
-            break
+    best = _search(target, tol)
     if best.error > tol:
         raise ValueError(
             f"Argument `tol` must be one that {_MOST_TERMS} exponentials reach, but is {tol:.3g}: "
@@ -86,13 +79,28 @@ def fit_exponentials(
             "shorten `horizon` or raise `shortest`; or solve with `idemodels.History`, which needs "
             "no fit."
         )
+    best = _positive(target, best, tol)
+    return SumOfExponentials(best.weights, best.rates, max_error=best.error)
 
+
+def _search(target: "_Target", tol: float) -> "_Fit":
+    """With as few terms as meet `tol`, the fit that cancels least; or else the best of all."""
+    best = _Fit(np.zeros(1), np.zeros(1), np.inf, np.inf)
+    for n in _numbers_of_terms():
+        fits = [target.fit(rates) for rates in target.candidates(n)]
+        best = min(best, *fits, key=lambda fit: fit.error)
+        good = [f for f in fits if f.error <= tol and f.size <= _MOST_SIZE * target.integral[-1]]
+        if good:
+            return min(good, key=lambda fit: fit.size)
+    return best
+
+
+def _positive(target: "_Target", best: "_Fit", tol: float) -> "_Fit":
+    """Without terms of negative weight, if `tol` allows."""
     positive = best
     while np.any(positive.weights <= 0) and np.any(positive.weights > 0):
         positive = target.fit(positive.rates[positive.weights > 0])
-    if positive.error <= tol and np.all(positive.weights > 0):
-        best = positive
-    return SumOfExponentials(best.weights, best.rates, max_error=best.error)
+    return positive if positive.error <= tol and np.all(positive.weights > 0) else best
 
 
 class _Fit(NamedTuple):

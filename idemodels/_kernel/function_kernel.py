@@ -69,6 +69,11 @@ class FunctionKernel(AbstractKernel):
         """The argument `exponent`."""
         return self.order
 
+    @property
+    def signed(self):
+        """False."""
+        return False
+
     def evaluate(self, lag):
         """**Returns:** `f` at every lag, in their shape; 0 where they are negative."""
         lag = as_lag(lag)
@@ -103,16 +108,13 @@ def check_kernel(kernel: AbstractKernel, lags: Any, name: str = "kernel") -> Non
     values = kernel.evaluate(jnp.asarray(lags))
     if not is_concrete((values, kernel.exponent)):
         return
-    values = np.asarray(values)
-    singular = bool(kernel.exponent < 1)
-    signed = not isinstance(kernel, FunctionKernel)
-    good = np.isfinite(values) & (signed | (values >= 0))
-    good |= singular & (lags == 0) & (values == np.inf)
+    good, values = np.array(kernel.is_sound(values)), np.asarray(values)
+    good |= bool(kernel.exponent < 1) & (lags == 0) & (values == np.inf)
     if np.all(good):
         return
     first = int(np.argmin(good))
     lag, value = float(lags[first]), float(values[first])
-    must = "finite" if signed else "finite and not negative"
+    must = "finite" if kernel.signed else "finite and not negative"
     advice = ""
     if lag == 0 and value == np.inf:
         advice = " If it grows like s**(a - 1) at small lags, pass `exponent=a`, 0 < a < 1."

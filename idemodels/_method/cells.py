@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._kernel import AbstractKernel, FunctionKernel
+from .._kernel import AbstractKernel
 from .._types import Flag, Scalar
 
 # Exact to rounding from the second cell on, whose distance from a singular lag 0 is its width:
@@ -43,7 +43,7 @@ class Weights(eqx.Module):
         def cells(j):
             values = kernel.evaluate((j.astype(h.dtype)[:, None] + x[None]) * h)
             near, far = h * (values @ (w * (1.0 - x))), h * (values @ (w * x))
-            return near, far, _is_sound(kernel, values).all(axis=1)
+            return near, far, kernel.is_sound(values).all(axis=1)
 
         near, far, sound = by_chunks(cells, steps)
         x, w = (jnp.asarray(y, h.dtype) for y in _double_exponential())
@@ -52,7 +52,7 @@ class Weights(eqx.Module):
         far = far.at[0].set(first)
         near = near.at[0].set(kernel.integral(h) - first)
         lags = near.at[1:].add(far[:-1])
-        sound = sound.all() & _is_sound(kernel, values).all() & jnp.isfinite(near[0])
+        sound = sound.all() & kernel.is_sound(values).all() & jnp.isfinite(near[0])
         return cls(lags, far, sound)
 
 
@@ -68,11 +68,6 @@ def by_chunks(f: Callable[[Int[Array, " c"]], Any], count: int) -> Any:
     chunks = -(-count // size)
     out = jax.lax.map(f, jnp.arange(chunks * size).reshape(chunks, size))
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], out)
-
-
-def _is_sound(kernel: AbstractKernel, values: Array) -> Array:
-    finite = jnp.isfinite(values)
-    return finite & (values >= 0) if isinstance(kernel, FunctionKernel) else finite
 
 
 def _double_exponential() -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from .._checks import all_finite
 from .._equation import Augmented
 from .._kernel import Memory
 from .._results import RESULTS
@@ -218,8 +219,3 @@ def _rms(tree: PyTree[Array]) -> Scalar:
 def largest(tree: PyTree[Array]) -> Scalar:
     """The largest absolute value in `tree`."""
     return jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]))
-
-
-def all_finite(tree: PyTree[Array]) -> Flag:
-    """Whether no number in `tree` is NaN or infinite."""
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))

@@ -12,7 +12,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._checks import is_concrete
+from .._checks import all_finite, is_concrete
 from .._equation import Augmented, quotient
 from .._kernel import check_kernel
 from .._results import RESULTS
@@ -109,12 +109,18 @@ class History(AbstractMethod):
 
 
 def _check_sound(problem: Problem, weights: dict[str, Weights], steps: int) -> None:
-    """Raises if a kernel is negative, infinite or NaN where it was sampled."""
-    lags = None
+    """Raises if a kernel is negative, infinite or NaN where it was sampled, or its integral is."""
     for name, memory in problem.equation.model.memories().items():
-        if not bool(jnp.all(weights[name].sound)):
-            lags = sampled_lags(float(problem.ts[-1]) / steps, steps) if lags is None else lags
-            check_kernel(memory.kernel, lags, f"kernel of {name!r}, {type(memory.kernel).__name__}")
+        if bool(jnp.all(weights[name].sound)):
+            continue
+        h, what = (
+            float(problem.ts[-1]) / steps,
+            f"kernel of {name!r}, {type(memory.kernel).__name__}",
+        )
+        check_kernel(memory.kernel, sampled_lags(h, steps), what)
+        raise ValueError(
+            f"Argument `{what}` must have a finite `integral`, but it is not at lag {h:.3g}."
+        )
 
 
 @eqx.filter_jit
@@ -173,9 +179,7 @@ class _Rows(eqx.Module):
     @classmethod
     def at(cls, state: tuple[Array, ...], moments: dict[str, Array], pull: Array) -> "_Rows":
         """One point."""
-        leaves = jax.tree.leaves((state, moments, pull))
-        finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
-        return cls(state, moments, finite)
+        return cls(state, moments, all_finite((state, moments, pull)))
 
 
 class _Start(eqx.Module):
@@ -198,7 +202,7 @@ def _march(problem: Problem, weights: dict[str, Weights], steps: int) -> Answer:
     rest = steps - powers.last
     rows = start.rows
     if rest:
-        later = _go_on(field, weights, mover, missed, start, steps)
+        later = _go_on(_Step(field, weights, mover, start), missed, steps)
         rows = jax.tree.map(lambda a, b: jnp.concatenate([a, b[:rest]]), rows, later)
     gradients = 1 + _SWEEPS * powers.last + 2 * rest
     sound = jnp.all(jnp.stack([jnp.ones((), bool), *(w.sound for w in weights.values())]))
@@ -250,41 +254,52 @@ def _first_rows(weights: Weights, last: int) -> Float[Array, "n n"]:
     return matrix.at[1:, 0].set(weights.first[:last])
 
 
-def _go_on(
-    field: _Raveled,
-    weights: dict[str, Weights],
-    mover: Mover,
-    missed: tuple,
-    start: _Start,
-    steps: int,
-) -> _Rows:
-    """The points after those of `start`, and idle ones up to a whole number of blocks.
+class _Step(eqx.Module):
+    """A step after the start: a predictor and a corrector, each with a gradient."""
+
+    field: _Raveled
+    weights: dict[str, Weights]
+    mover: Mover
+    start: _Start
+
+    def __call__(self, known: tuple, sums: _Vectors, x: tuple) -> tuple[tuple, _Vectors, _Rows]:
+        """**Arguments:** the state with its pull and the one before; each memory without the new
+        point; and of the new point s, the weights of the start, and what the powers miss."""
+        state, now, before = known
+        s, lead, missed = x
+        sums = {name: sums[name] + lead[name] @ f for name, f in self.start.features.items()}
+        mend = tuple(e @ self.start.coefficients for e in missed)
+        foretold = self.mover(state, now, 2.0 * now - before, mend)
+        _, _, pull = self._evaluate(s, foretold, sums)
+        state = self.mover(state, now, pull, mend)
+        features, moments, pull = self._evaluate(s, state, sums)
+        return (state, pull, now), features, _Rows.at(state, moments, pull)
+
+    def _evaluate(
+        self, s: Scalar, state: tuple, sums: _Vectors
+    ) -> tuple[_Vectors, _Vectors, Array]:
+        g = self.field.gradient(state[0])
+        features = self.field.features(g)
+        newest = {name: self.weights[name].lags[0] * f for name, f in features.items()}
+        moments = {name: sums[name] + new for name, new in newest.items()}
+        return features, moments, self.field.pull(s, state[0], g, moments)
+
+
+def _go_on(advance: _Step, missed: tuple, steps: int) -> _Rows:
+    """The points after the start, and idle ones up to a whole number of blocks.
 
     The scan over blocks is nested, with a checkpoint at each level, so that a gradient keeps about
     2 sqrt(N/128) copies of the past instead of N/128.
     """
-    h, first = mover.h, start.pull.shape[0]
+    weights, start = advance.weights, advance.start
+    h, first = advance.mover.h, start.pull.shape[0]
     rest = steps + 1 - first
     outer = math.ceil(math.sqrt(blocks(rest)))
     inner = -(-blocks(rest) // outer)
     online = {name: Online.of(w.lags, rest) for name, w in weights.items()}
 
-    def evaluate(s, state, sums):
-        g = field.gradient(state[0])
-        features = field.features(g)
-        moments = {name: sums[name] + weights[name].lags[0] * f for name, f in features.items()}
-        return features, moments, field.pull(s, state[0], g, moments)
-
-    def advance(known, sums, x):
-        state, now, before = known
-        s, lead, missed = x
-        sums = {name: sums[name] + lead[name] @ f for name, f in start.features.items()}
-        mend = tuple(e @ start.coefficients for e in missed)
-        foretold = mover(state, now, 2.0 * now - before, mend)
-        _, _, pull = evaluate(s, foretold, sums)
-        state = mover(state, now, pull, mend)
-        features, moments, pull = evaluate(s, state, sums)
-        return (state, pull, now), features, _Rows.at(state, moments, pull)
+    def go(known, sums, x):  # `cond` hashes its branches, and a module with arrays has no hash
+        return advance(known, sums, x)
 
     def idle(known, sums, x):
         return known, sums, _Rows(known[0], sums, jnp.ones((), bool))
@@ -293,7 +308,7 @@ def _go_on(
         known, sums = carry
         r, alive, x = x
         here = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, r, 0, False), sums)
-        known, features, rows = jax.lax.cond(alive, advance, idle, known, here, x)
+        known, features, rows = jax.lax.cond(alive, go, idle, known, here, x)
         sums = {name: online[name].push(sums[name], r, f) for name, f in features.items()}
         return (known, sums), (features, rows)
 
