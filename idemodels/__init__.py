@@ -17,6 +17,7 @@ from ._kernel import (
 )
 from ._method import (
     AbstractMethod as AbstractMethod,
+    ExponentialMultistep as ExponentialMultistep,
     FixedPoint as FixedPoint,
     History as History,
     Markov as Markov,

@@ -117,18 +117,6 @@ class Equation(eqx.Module):
         l2 = lambda g, theta: g + (0.5 * cast(self.model.l2, theta.dtype) * theta).astype(g.dtype)
         return cast(self.model, dtype_of(theta)).transform(jax.tree.map(l2, g, theta))
 
-    def fraction_of(
-        self, s: Any, theta: PyTree[Array], g: PyTree[Array], moments: Moments
-    ) -> tuple[PyTree[Array], PyTree[Array]]:
-        """Numerator and denominator of the direction, given the gradient and the raw moments.
-
-        A memory that is read ahead is given at s + 1.
-        """
-        dtype = dtype_of(theta)
-        model, s = cast(self.model, dtype), jnp.asarray(s, dtype)
-        read = {name: m.as_read(s, moments[name], g) for name, m in model.memories().items()}
-        return model.fraction(s, theta, g, read)
-
     def fraction(
         self, s: Any, y: Augmented, g: PyTree[Array]
     ) -> tuple[PyTree[Array], PyTree[Array]]:
@@ -144,7 +132,7 @@ class Equation(eqx.Module):
                 held = jax.tree.map(lambda h: h[None], m.of(g))
                 state = m.markov.propagate(state, jnp.asarray(m.ahead, dtype), held)
             moments[name] = m.markov.read(state)
-        return self.fraction_of(s, y.theta, g, moments)
+        return fraction_of(self.model, s, y.theta, g, moments)
 
     def pull(self, s: Any, theta: PyTree[Array], direction: PyTree[Array]) -> PyTree[Array]:
         r"""$-\alpha(s)\,(\mathrm{direction} + w\,\theta)$: the right-hand side of (E1) and (E6)."""
@@ -190,6 +178,37 @@ def check_markov(model: AbstractModel) -> None:
                 f"Argument `model` must read its memories at s, but reads {name!r} at s + "
                 f"{memory.ahead}, which no ODE does. Use the method `idemodels.FixedPoint()`."
             )
+
+
+def fraction_of(
+    model: AbstractModel, s: Any, theta: PyTree[Array], g: PyTree[Array], moments: Moments
+) -> tuple[PyTree[Array], PyTree[Array]]:
+    """Numerator and denominator of the direction, given the gradient and the raw moments.
+
+    A memory that is read ahead is given at s + 1.
+    """
+    dtype = dtype_of(theta)
+    model, s = cast(model, dtype), jnp.asarray(s, dtype)
+    read = {name: m.as_read(s, moments[name], g) for name, m in model.memories().items()}
+    return model.fraction(s, theta, g, read)
+
+
+def equation_of(terms: Any) -> Equation:
+    """The equation behind a solver's terms: `diffeqsolve` wraps them to integrate backwards too.
+
+    **Raises:** `ValueError` if there is none.
+    """
+    while not isinstance(terms, dfx.ODETerm):
+        if not hasattr(terms, "term"):
+            raise ValueError(f"Argument `terms` must be a `diffrax.ODETerm`, but is {terms!r}.")
+        terms = terms.term
+    equation = terms.vector_field
+    if not isinstance(equation, Equation):
+        raise ValueError(
+            "Argument `terms` must be the term of an `idemodels.Equation`, `equation.term()`, but "
+            f"has the vector field {equation!r}."
+        )
+    return equation
 
 
 def quotient(fraction: tuple[PyTree[Array], PyTree[Array]]) -> PyTree[Array]:

@@ -21,6 +21,11 @@ class RESULTS(dfx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "`ts` that does not increase from its start, or a gradient that is not finite at `theta0`. "
         "The same call with plain numbers names it."
     )
+    steady_state = (
+        "The path came to rest before its end, and is held from there on: nothing that is still to "
+        "come moves it by more than `steady_tol` of its range. `stats['steady_at']` tells since "
+        "when."
+    )
     nonfinite_gradient = (
         "The gradient became NaN or infinite, or the direction computed from it. Look at the "
         "objective near the last finite `theta` of the path (`throw=False` returns it); a smaller "
@@ -55,8 +60,9 @@ class RESULTS(dfx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
 
 
 def is_okay(result: RESULTS) -> Bool[Array, "*lanes"]:
-    """Whether a solve did what was asked: done, or stopped by the user's event."""
-    return (result == RESULTS.successful) | (result == RESULTS.event_occurred)
+    """Whether a solve did what was asked: done, at rest, or stopped by the user's event."""
+    done = (result == RESULTS.successful) | (result == RESULTS.steady_state)
+    return done | (result == RESULTS.event_occurred)
 
 
 class State(eqx.Module):

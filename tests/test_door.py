@@ -3,11 +3,11 @@
 import resource
 
 import diffrax as dfx
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import Counted
 
 import idemodels as ide
 
@@ -85,24 +85,6 @@ def test_euler_takes_the_steps_of_the_papers_simulations():
     assert path.stats["num_steps"] == 10
 
 
-class Counted(eqx.Module):
-    """A parabola that counts how often its gradient is really called."""
-
-    calls: list = eqx.field(static=True)
-
-    def __call__(self, theta):
-        @jax.custom_vjp
-        def loss(theta):
-            return jnp.sum((theta - 4.0) ** 2)
-
-        def backward(theta, cotangent):
-            jax.debug.callback(lambda: self.calls.append(None))
-            return (cotangent * 2 * (theta - 4.0),)
-
-        loss.defvjp(lambda theta: (loss(theta), theta), backward)
-        return loss(theta)
-
-
 @pytest.mark.parametrize(
     ("model", "method"),
     [
@@ -110,8 +92,10 @@ class Counted(eqx.Module):
         (ide.Adam(0.1), ide.Markov(rtol=1e-9, atol=1e-11)),
         (ide.RMSProp(0.1, reading="causal"), ide.Markov()),
         (ide.Adam(0.1), ide.Markov(dfx.Euler())),
+        (ide.Adam(0.1), ide.Markov(dfx.Tsit5())),
+        (ide.Adam(0.1), ide.Markov(dfx.Dopri8(), rtol=1e-9)),
     ],
-    ids=["Tsit5", "Dopri8", "causal", "Euler"],
+    ids=["default", "tight", "causal", "Euler", "Tsit5", "Dopri8"],
 )
 def test_counted_gradients_are_the_calls_made(model, method):
     calls = []

@@ -1,4 +1,5 @@
 from .base import AbstractMethod as AbstractMethod
+from .exponential_multistep import ExponentialMultistep as ExponentialMultistep
 from .fixed_point import FixedPoint as FixedPoint
 from .history import History as History
 from .markov import Markov as Markov

@@ -6,6 +6,7 @@ propagation. Radau IIA with p = 6: order 11 at the ends of the elements, L-stabl
 *Solving Ordinary Differential Equations II*, IV.5).
 """
 
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -16,7 +17,7 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._equation import Augmented, Equation, cast, dtype_of
+from .._equation import Augmented, Equation, cast, dtype_of, fraction_of
 from .._kernel import AbstractMarkovKernel, Memory
 from .._types import Count, Flag, Path, Scalar
 from .linear import Quiet
@@ -199,7 +200,7 @@ def sweep(equation: Equation, y0: Augmented, mesh: Mesh, foretold: dict[str, For
 
         def fraction(u):
             theta, g, _, _, moments = nodes(u)
-            return theta, *jax.vmap(equation.fraction_of)(s, theta, g, moments)
+            return theta, *jax.vmap(partial(fraction_of, equation.model))(s, theta, g, moments)
 
         def residual(u, args):
             del args

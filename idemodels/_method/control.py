@@ -1,6 +1,5 @@
 """The step-size controller of `Markov`: diffrax's own, in the equation's units, with guards."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -15,12 +14,18 @@ from .._equation import Augmented
 from .._kernel import Memory
 from .._results import RESULTS
 from .._types import Count, Flag, Scalar
+from .norms import by_memory, largest
+from .steady import Steady, Watch
 
 # Why a leg of the path ended before its time.
-NOT_STOPPED, STIFF, DIVERGED, NONFINITE, STEP_TOO_SMALL = range(5)
+NOT_STOPPED, STIFF, DIVERGED, NONFINITE, STEP_TOO_SMALL, STEADY = range(6)
 
 # The attempts that a leg may make before it can be called stiff.
 _WARM_UP = 40
+# A pace that has risen by this factor within some fifty attempts is growing.
+_GROWING = 1.2
+# A path that may come to rest is expected to within the time it has taken, or so many steps.
+_SOON = 100.0
 # The smallest step, relative to t or 1, and how often one may be needed.
 _SMALLEST, _FORCED = 1e-10, 1000
 
@@ -30,10 +35,13 @@ class GuardState(eqx.Module):
 
     pid: Any
     attempts: Count
+    starts: Count  # those from the leg's start among them
     forced: Count  # the smallest steps among them
     clamped: Count  # the accepted ones at whose end a memory is negative that must not be
     clamped_from: Scalar  # where the first of them began
     progress: Scalar  # the running mean of the way made in one attempt
+    slower: Scalar  # the same over more attempts
+    watch: Watch | None
     reason: Count
 
 
@@ -46,20 +54,23 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     - `unit`: like the state; the size that counts as one in each of its arrays. diffrax's `atol`
         is one number, and the square of a small gradient is far below it.
     - `limit`: |theta| beyond which the path has diverged.
-    - `end`: where the leg ends.
+    - `start`, `end`: where the leg does.
     - `patience`: attempts that the leg may be expected to take in all before it is handed over as
         stiff; `None` never hands over.
     - `negative`: whether a state has a negative memory that must not be.
+    - `steady`: whether the path has come to rest; `None` never looks.
     """
 
     rtol: Any
     atol: Any
     unit: PyTree[Array]
     limit: Scalar
+    start: Scalar
     end: Scalar
     patience: Any
     norm: Callable[[PyTree[Array]], Scalar] = eqx.field(static=True)
     negative: Callable[[Augmented], Flag]
+    steady: Steady | None = None
 
     def wrap(self, direction):
         del direction  # forwards only
@@ -71,7 +82,8 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         pid = (*pid[:2], jnp.zeros((), bool))
         pace = jnp.asarray(dt0, jnp.result_type(t0))
         never = jnp.full_like(pace, jnp.inf)
-        return t1, GuardState(pid, zero, zero, zero, never, pace, zero)
+        watch = None if self.steady is None else self.steady.begin(t0, y0)
+        return t1, GuardState(pid, zero, zero, zero, zero, never, pace, pace, watch, zero)
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
@@ -80,27 +92,39 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         finite = all_finite(y1_candidate)
         scale = lambda tree: jax.tree.map(jnp.divide, tree, self.unit)
         y_error = jax.tree.map(lambda e: jnp.where(finite, e, jnp.inf), scale(y_error))
-        before, after = (_by_memory(scale(y)) for y in (y0, y1_candidate))
+        before, after = (by_memory(scale(y)) for y in (y0, y1_candidate))
         # The error allowed grows with the state, so a step that leaps away would excuse itself.
         after = jax.tree.map(lambda a, b: jnp.minimum(abs(a), 10.0 * (abs(b) + 1.0)), after, before)
         forced = old.pid[2]  # diffrax accepts whatever the smallest step yields
         keep, next_t0, next_t1, made_jump, pid, result = self._pid(t0).adapt_step_size(
             t0, t1, before, after, args, y_error, error_order, old.pid
         )
+        # but not a leap, which the smallest step does not make where there is a path
+        size = largest(before.theta) + 1.0
+        lost = forced & finite & (largest(scale(y1_candidate).theta) > 10.0 * size)
+        finite = finite & ~lost
         keep = jnp.asarray(keep) & finite
         next_t0 = jnp.where(finite, next_t0, t0)
-        progress = 0.9 * old.progress + 0.1 * jnp.where(keep, t1 - t0, 0.0)
+        made = jnp.where(keep, t1 - t0, 0.0)
+        progress, slower = 0.9 * old.progress + 0.1 * made, 0.98 * old.slower + 0.02 * made
         below = keep & self.negative(y1_candidate)
+        watch, rests = old.watch, jnp.zeros((), bool)
+        if self.steady is not None:
+            watch, rests = self.steady(watch, t0, y0, t1, y1_candidate, keep)
         state = GuardState(
             pid,
             old.attempts + 1,
+            old.starts + jnp.where(t0 == self.start, 1, 0),
             old.forced + jnp.where(forced, 1, 0),
             old.clamped + jnp.where(below, 1, 0),
             jnp.where(below, jnp.minimum(old.clamped_from, t0), old.clamped_from),
             progress,
+            slower,
+            watch,
             old.reason,
         )
         reason = self._reason(state, next_t0, keep, finite, forced, y1_candidate)
+        reason = jnp.where(rests, STEADY, jnp.where(lost, STEP_TOO_SMALL, reason))
         # diffrax's reason only ends the loop; ours is read from the state
         result = dfx.RESULTS.where(reason > 0, dfx.RESULTS.dt_min_reached, result)
         state = eqx.tree_at(lambda state: state.reason, state, reason)
@@ -123,58 +147,23 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         reason = jnp.where(state.forced > _FORCED, STEP_TOO_SMALL, NOT_STOPPED)
         if self.patience is not None:
             attempts = state.attempts.astype(state.progress.dtype)
-            expected = attempts + (self.end - t) / state.progress
-            stiff = (attempts > _WARM_UP) & (expected > self.patience)
+            stiff = (attempts > _WARM_UP) & (attempts + self._expected(state, t) > self.patience)
             reason = jnp.where(stiff | (reason == STEP_TOO_SMALL), STIFF, reason)
         reason = jnp.where(t < self.end, reason, NOT_STOPPED)
         reason = jnp.where(keep & (largest(y1.theta) > self.limit), DIVERGED, reason)
         return jnp.where(finite, reason, jnp.where(forced, NONFINITE, NOT_STOPPED))
 
-
-def _by_memory(y: Augmented) -> Augmented:
-    """Each state of a memory as large as the largest of them.
-
-    They are read together: one that passes through zero may be wrong by as much as the others.
-    """
-    largest_state = lambda z: jnp.broadcast_to(jnp.max(jnp.abs(z), axis=0, keepdims=True), z.shape)
-    return dataclasses.replace(y, memory=jax.tree.map(largest_state, y.memory))
-
-
-def group_norm(y: PyTree[Array]) -> Scalar:
-    """The largest root mean square among theta and each memory.
-
-    Control on theta alone is optimistic by orders of magnitude: an error in a memory is an error of
-    the velocity for as long as the memory lasts.
-    """
-    groups = [y.theta, *y.memory.values()] + ([] if y.velocity is None else [y.velocity])
-    return jnp.max(jnp.stack([_rms(group) for group in groups]))
-
-
-def units(
-    y: Augmented, g: PyTree[Array], memories: dict[str, Memory], atol: float, strict: bool
-) -> Augmented:
-    """What counts as one: 1 for theta and its velocity; for a memory, its feature h at first.
-
-    So `atol * h(g)` of it may be wrong. Where `strict`, only `h(atol * g)`: of a second moment the
-    square, since its root divides, so that it is known even after g has faded to `atol` of its
-    first size. A gradient with kinks does not allow that.
-    """
-    ones = jax.tree.map(lambda x: jnp.ones((), x.dtype), y.theta)
-    overall = largest(g)
-    overall = jnp.where(overall > 0, overall, 1.0)
-
-    def size(g):
-        rms = jnp.sqrt(jnp.mean(g * g))
-        # a leaf whose gradient starts at zero is measured by the others
-        return jnp.where(rms > 0, rms, overall)
-
-    factor = atol if strict else 1.0
-    features = {
-        name: memory.of(jax.tree.map(lambda g: factor * size(g), g))
-        for name, memory in memories.items()
-    }
-    memory = jax.tree.map(lambda u: jnp.abs(u) / factor, features)
-    return Augmented(ones, memory, y.fixed, None if y.velocity is None else ones)
+    def _expected(self, state: GuardState, t: Any) -> Scalar:
+        """The attempts still to be made at the present pace; where it grows, as it grows with t."""
+        grows = (state.progress > _GROWING * state.slower) & (t > 0)
+        ahead = jnp.maximum(self.end - t, 0.0)
+        if self.steady is not None:  # it may come to rest long before the end
+            ahead = jnp.minimum(ahead, jnp.maximum(t - self.start, _SOON))
+        since = jnp.where(grows, t, 1.0)
+        in_proportion = jnp.log1p(ahead / since) / jnp.log1p(state.progress / since)
+        # a kink of the gradient takes some dozens of tiny steps, and is no stiffness
+        pace = jnp.maximum(state.progress, state.slower)
+        return jnp.where(grows, in_proportion, ahead / pace)
 
 
 class BelowZero(eqx.Module):
@@ -203,19 +192,7 @@ def to_result(reason: Count, result: Any) -> Any:
         (DIVERGED, "diverged"),
         (NONFINITE, "nonfinite_gradient"),
         (STEP_TOO_SMALL, "step_too_small"),
+        (STEADY, "steady_state"),
     ):
         result = RESULTS.where(reason == code, getattr(RESULTS, name), result)
     return result
-
-
-def _rms(tree: PyTree[Array]) -> Scalar:
-    leaves = jax.tree.leaves(tree)
-    total = sum(jnp.sum(jnp.square(x)) for x in leaves)
-    mean = total / sum(x.size for x in leaves)
-    positive = mean > 0  # a derivative of the root at 0 would be NaN
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, mean, 1.0)), 0.0)
-
-
-def largest(tree: PyTree[Array]) -> Scalar:
-    """The largest absolute value in `tree`."""
-    return jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tree)]))

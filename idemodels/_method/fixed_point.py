@@ -1,5 +1,6 @@
 """The advanced equation, whose moments are read one step ahead: a fixed point over the path."""
 
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -11,7 +12,7 @@ import optimistix as optx
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .._checks import is_concrete
-from .._equation import Augmented, cast, quotient
+from .._equation import Augmented, cast, fraction_of, quotient
 from .._results import RESULTS
 from .._types import Count, Path, Scalar
 from .base import AbstractMethod, Answer, Problem, is_advanced, is_markov
@@ -335,7 +336,7 @@ def _residual(
             moments[name] = really_ahead(m, mesh, name, path)
         else:
             moments[name] = jax.vmap(jax.vmap(m.markov.read))(path.z[name])
-    of = jax.vmap(jax.vmap(problem.equation.fraction_of))
+    of = jax.vmap(jax.vmap(partial(fraction_of, problem.equation.model)))
     direction = quotient(of(mesh.s, path.theta, path.g, moments))
     alphas = jax.vmap(jax.vmap(model.alpha))(mesh.s)
     way = mesh.h[:, None] * alphas

@@ -13,14 +13,14 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._checks import all_finite, is_concrete
-from .._equation import Augmented, quotient
+from .._equation import Augmented, fraction_of, quotient
 from .._kernel import check_kernel
 from .._results import RESULTS
 from .._types import Count, Flag, Scalar
 from .base import AbstractMethod, Answer, Problem, is_advanced
 from .cells import Weights, sampled_lags
-from .control import largest
 from .convolution import BLOCK, Online, blocks, room, span_levels
+from .norms import largest
 from .start import Mover, Powers
 
 # Sweeps of the fixed point over the first few steps, which are found together.
@@ -161,7 +161,7 @@ class _Raveled(eqx.Module):
 
     def pull(self, s: Scalar, theta: Array, g: PyTree[Array], moments: _Vectors) -> Array:
         equation, tree = self.problem.equation, self.unravel(theta)
-        fraction = equation.fraction_of(s, tree, g, self.moments(moments))
+        fraction = fraction_of(equation.model, s, tree, g, self.moments(moments))
         return ravel_pytree(equation.pull(s, tree, quotient(fraction)))[0]
 
 

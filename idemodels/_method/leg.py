@@ -13,8 +13,11 @@ from .._results import RESULTS
 from .._types import Count, Flag, Scalar
 from .base import Problem
 from .clock import AbstractClock
-from .control import NOT_STOPPED, STIFF, BelowZero, Guarded, group_norm, largest, to_result, units
+from .control import NOT_STOPPED, STEADY, STIFF, BelowZero, Guarded, to_result
+from .exponential_multistep import ExponentialMultistep
+from .norms import group_norm, largest, units
 from .rodas5p import Rodas5P, gradients_per_step
+from .steady import Steady
 
 # Counts a leg whose solver does not tell how often it calls the right-hand side.
 _UNKNOWN = -(2**30)
@@ -40,6 +43,7 @@ class Leg(eqx.Module):
     """How a stretch is integrated, and how far.
 
     - `end`: in the clock's time; nothing happens if the path is there already.
+    - `steady_tol`: `None` does not look whether the path has come to rest.
     - `patience`, `strict`: see `Guarded` and `units`.
     """
 
@@ -52,6 +56,7 @@ class Leg(eqx.Module):
     strict: bool
     patience: Any
     event: dfx.Event | None
+    steady_tol: Any
 
     def run(self, problem: Problem, front: Front, adjoint: dfx.AbstractAdjoint) -> Front:
         """The path, as far as this leg leads."""
@@ -72,7 +77,7 @@ class Leg(eqx.Module):
                 ],
                 controller_state=True,
             ),
-            stepsize_controller=self._controller(problem),
+            stepsize_controller=self._controller(problem, start),
             adjoint=adjoint,
             event=self._event(),
             max_steps=self.max_steps,
@@ -82,7 +87,7 @@ class Leg(eqx.Module):
         assert solution.ys is not None
         reached = solution.ts[1][-1]
         new = (ts > start) & (ts <= reached)
-        kept = jax.tree.map(lambda a, b: _rows(new, a, b), solution.ys[0], front.kept)
+        kept = jax.tree.map(lambda a, b: rows(new, a, b), solution.ys[0], front.kept)
         state = solution.controller_state
         reason = state.reason if self._adapts else jnp.full((), NOT_STOPPED)  # pyright: ignore
         ran = self.end > start
@@ -104,7 +109,7 @@ class Leg(eqx.Module):
     def _keep(self, problem: Problem) -> Any:
         return lambda t, y, args: problem.keep(*self.clock.at(t, y))
 
-    def _controller(self, problem: Problem) -> dfx.AbstractStepSizeController:
+    def _controller(self, problem: Problem, start: Scalar) -> dfx.AbstractStepSizeController:
         if not self._adapts:
             return dfx.ConstantStepSize()
         model = problem.equation.model
@@ -114,11 +119,18 @@ class Leg(eqx.Module):
             atol=self.atol,
             unit=unit,
             limit=1e8 * (1.0 + largest(problem.y0.theta)),
+            start=start,
             end=self.end,
             patience=self.patience,
             norm=group_norm,
             negative=BelowZero(model.nonnegative, model.memories(), unit, self.atol),
+            steady=self._steady(problem),
         )
+
+    def _steady(self, problem: Problem) -> Steady | None:
+        if self.steady_tol is None:
+            return None
+        return Steady(problem.equation, problem.y0.theta, self.end, self.steady_tol)
 
     def _event(self) -> dfx.Event | None:
         """The user's event, with conditions on s and the original state."""
@@ -132,26 +144,31 @@ class Leg(eqx.Module):
         return dfx.Event(conditions, self.event.root_finder, self.event.direction)
 
     def _count(self, stats: dict[str, Any], problem: Problem, solution: Any, ran: Flag) -> Any:
-        steps = solution.stats["num_steps"]
-        clamped = {}
-        if "num_clamped" in stats and self._adapts:
+        steps, gradients = solution.stats["num_steps"], self._gradients(problem, solution, ran)
+        more = {}
+        if self._adapts:
             seen = solution.controller_state
-            since, _ = self.clock.at(seen.clamped_from, problem.y0)
-            clamped = {
-                "num_clamped": stats["num_clamped"] + seen.clamped,
-                "clamped_from": jnp.minimum(stats["clamped_from"], since),
-            }
+            if "num_clamped" in stats:
+                since, _ = self.clock.at(seen.clamped_from, problem.y0)
+                more["num_clamped"] = stats["num_clamped"] + seen.clamped
+                more["clamped_from"] = jnp.minimum(stats["clamped_from"], since)
+            if self.steady_tol is not None:
+                rests, reached = seen.reason == STEADY, solution.ts[1][-1]
+                more["steady_at"] = jnp.where(rests, reached, stats["steady_at"])
+                gradients = gradients + 2 * seen.watch.looks
         return {
             **stats,
-            **clamped,
+            **more,
             "num_steps": stats["num_steps"] + steps,
             "num_rejected": stats["num_rejected"] + solution.stats["num_rejected_steps"],
-            "num_gradients": stats["num_gradients"] + self._gradients(problem, steps, ran),
+            "num_gradients": stats["num_gradients"] + gradients,
         }
 
-    def _gradients(self, problem: Problem, steps: Count, ran: Flag) -> Count:
+    def _gradients(self, problem: Problem, solution: Any, ran: Flag) -> Count:
         """The gradient evaluations, from what each step of the solver makes."""
-        first = jnp.where(ran, 1, 0)
+        first, steps = jnp.where(ran, 1, 0), solution.stats["num_steps"]
+        if isinstance(self.solver, ExponentialMultistep):
+            return steps + solution.controller_state.starts * self.solver.gradients_per_start
         if isinstance(self.solver, Rodas5P):
             return first + steps * gradients_per_step(problem.parameters)
         tableau = getattr(self.solver, "tableau", None)
@@ -164,5 +181,6 @@ class Leg(eqx.Module):
         return jnp.where(ran, _UNKNOWN, 0)
 
 
-def _rows(new: Array, a: Array, b: Array) -> Array:
+def rows(new: Array, a: Array, b: Array) -> Array:
+    """Where `new` (shape `(T,)`) the rows of `a`, else those of `b`."""
     return jnp.where(new.reshape((-1,) + (1,) * (b.ndim - 1)), a, b)

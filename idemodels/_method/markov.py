@@ -5,6 +5,7 @@ from typing import Any
 
 import diffrax as dfx
 import equinox as eqx
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 
@@ -12,12 +13,13 @@ from .._checks import is_concrete
 from .._results import RESULTS
 from .base import AbstractMethod, Answer, Problem, is_advanced, is_markov
 from .clock import LogTime, StepTime
-from .leg import Front, Leg
+from .exponential_multistep import ExponentialMultistep
+from .leg import Front, Leg, rows
 from .rodas5p import IMPLICIT_PARAMETERS, Rodas5P, gradients_per_step
 
 # An explicit leg counts as stiff when it makes, or expects to make, as many steps as cost about as
-# many gradients as this number of implicit ones.
-_PATIENCE = 150
+# many gradients as this number of implicit ones, which a stiff path takes.
+_PATIENCE = 300
 # Rates per optimizer step beyond which the implicit method runs from the start: fitted power laws.
 _FASTEST = 100.0
 # An inertial path may go on swinging within a few optimizer steps, however long it is: so many
@@ -28,6 +30,8 @@ _PER_STEP = 20
 _STIFF_RTOL, _STIFF_ATOL = 1e-10, 1e-12
 # Below this rtol the method of order 8 needs fewer gradients than the one of order 5.
 _TIGHT = 3e-8
+# The order of the multistep method, and the rtol down to which it needs the fewest gradients.
+_ORDERS = {3: 1e-4, 4: 3e-6, 5: 3e-8, 6: 0.0}
 # There the dense output is some hundred times less exact than the steps that are controlled: the
 # path between them keeps the tolerance if the steps keep this part of it.
 _DENSE = 0.1
@@ -51,6 +55,10 @@ class Markov(AbstractMethod):
     - `rtol`, `atol`: tolerances for the error of a step, in theta and in each memory, whichever is
         worse. `atol` is in units of theta, and of each memory's feature at the first gradient.
         Below about 1e-6 float32 cannot follow.
+    - `steady_tol`: the path ends, and is held, where nothing that is still to come moves it by more
+        than this part of its range; `None` goes on to the end. What is to come is bounded, not
+        guessed from a small gradient: see `stats["steady_at"]`. A held path is not differentiated
+        past that point, and memories are held with it.
     - `max_steps`: solver steps, rejected ones included, for each leg.
     - `event`: a `diffrax.Event` that ends the path; its condition is called with `(s, y, args)`,
         where `y.theta` and `y.memory` are the state.
@@ -63,6 +71,7 @@ class Markov(AbstractMethod):
     rtol: float = eqx.field(default=1e-6, kw_only=True)
     atol: float = eqx.field(default=1e-9, kw_only=True)
     max_steps: int = eqx.field(default=100_000, kw_only=True)
+    steady_tol: float | None = eqx.field(default=None, kw_only=True)
     event: dfx.Event | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self):
@@ -71,8 +80,10 @@ class Markov(AbstractMethod):
                 f"Argument `solver` must be a diffrax solver or None, but is {self.solver!r}. "
                 "Write `diffrax.Tsit5()`, with its parentheses."
             )
-        for name in ("rtol", "atol"):
+        for name in ("rtol", "atol", "steady_tol"):
             value = getattr(self, name)
+            if name == "steady_tol" and value is None:
+                continue
             if not isinstance(value, float | int) or not 0 < value < float("inf"):
                 raise ValueError(f"Argument `{name}` must be a positive number, but is {value!r}.")
         if not isinstance(self.max_steps, int) or self.max_steps < 1:
@@ -93,6 +104,8 @@ class Markov(AbstractMethod):
         # to the first answer; in a traced call it is there, and runs for no steps.
         if self._hands_over(problem) and not (is_concrete(front) and not bool(front.stiff)):
             front = _implicit(self, problem, front, adjoint)
+        if self.steady_tol is not None:
+            front = _held(problem, front)
         stats = {**front.stats, "num_gradients": jnp.maximum(front.stats["num_gradients"], -1)}
         result = front.result
         if "num_clamped" in stats:  # whatever else came of it
@@ -102,11 +115,14 @@ class Markov(AbstractMethod):
 
     @property
     def _part(self) -> float:
-        """The part of the tolerances that our own solvers are given."""
+        """The part of the tolerances that Runge-Kutta methods are given."""
         return _DENSE if self.rtol < _TIGHT else 1.0
 
-    def _explicit_solver(self) -> dfx.AbstractSolver:
+    def _runge_kutta(self) -> dfx.AbstractSolver:
         return dfx.Dopri8() if self.rtol < _TIGHT else dfx.Tsit5()
+
+    def _multistep(self) -> ExponentialMultistep:
+        return ExponentialMultistep(next(p for p, least in _ORDERS.items() if self.rtol >= least))
 
     def _hands_over(self, problem: Problem) -> bool:
         return self.solver is None and problem.parameters <= IMPLICIT_PARAMETERS
@@ -114,13 +130,14 @@ class Markov(AbstractMethod):
     def _leg(self, clock: Any, end: Any, **changed: Any) -> Leg:
         """A leg with this method's tolerances, limits and event, but for what is `changed`."""
         usual = {
-            "solver": self._explicit_solver(),
+            "solver": self._runge_kutta(),
             "rtol": self._part * self.rtol,
             "atol": self._part * self.atol,
             "max_steps": self.max_steps,
             "strict": False,
             "patience": None,
             "event": self.event,
+            "steady_tol": self.steady_tol,
         }
         return Leg(clock=clock, end=end, **(usual | changed))
 
@@ -139,6 +156,7 @@ def _begin(problem: Problem) -> Front:
         "num_rejected": jnp.zeros((), int),
         "num_gradients": jnp.ones((), int),  # the one at the start, for units and checks
         "implicit_from": jnp.asarray(jnp.inf, ts.dtype),
+        "steady_at": jnp.asarray(jnp.inf, ts.dtype),
     }
     if problem.equation.model.nonnegative:
         stats["num_clamped"] = jnp.zeros((), int)
@@ -165,7 +183,8 @@ def _start(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Fron
     y0 = clock.start(first, front.y, problem.g0)
     pace = jnp.ones_like(front.pace)
     front = dataclasses.replace(front, t=clock.of(first), y=y0, pace=pace)
-    front = method._leg(clock, clock.of(last)).run(problem, front, adjoint)
+    leg = method._leg(clock, clock.of(last), steady_tol=None)  # which no start is
+    front = leg.run(problem, front, adjoint)
     s, y = clock.at(front.t, front.y)
     s = jnp.where(front.t == clock.of(last), last, s)  # undo the rounding of exp(log)
     return dataclasses.replace(front, t=s, y=y, pace=_first_pace(s, problem.ts[-1]))
@@ -181,11 +200,13 @@ def _main(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Front
         running = running & ~fast
     end = jnp.where(running, problem.ts[-1], front.t)
     changed: dict[str, Any] = {}
-    if method.solver is not None:
-        changed = {"solver": method.solver, "rtol": method.rtol, "atol": method.atol}
+    if method.solver is not None or not problem.equation.model.inertial:
+        solver = method._multistep() if method.solver is None else method.solver
+        changed = {"solver": solver, "rtol": method.rtol, "atol": method.atol}
     if method._hands_over(problem):
-        implicit = gradients_per_step(problem.parameters)
-        patience = jnp.asarray(min(_PATIENCE * implicit, method.max_steps), front.t.dtype)
+        implicit = _PATIENCE * gradients_per_step(problem.parameters)
+        each = 2 if problem.equation.model.inertial else 1  # what a step of Tsit5 takes
+        patience = jnp.asarray(min(implicit / each, method.max_steps), front.t.dtype)
         if problem.equation.model.inertial:
             patience = jnp.maximum(patience, _PER_STEP * (problem.ts[-1] - problem.ts[0]))
         changed["patience"] = patience
@@ -221,6 +242,23 @@ def _implicit(method: Markov, problem: Problem, front: Front, adjoint: Any) -> F
     return leg.run(
         problem, dataclasses.replace(front, result=result, stats=stats, pace=pace), adjoint
     )
+
+
+@eqx.filter_jit
+def _held(problem: Problem, front: Front) -> Front:
+    """Where the path came to rest, its last state up to the end."""
+    rests = front.result == RESULTS.steady_state
+
+    def hold():
+        at = lambda s: jax.tree.map(jnp.asarray, problem.keep(s, front.y))
+        held = jax.lax.map(at, problem.ts)
+        later = problem.ts > front.t
+        kept = jax.tree.map(lambda a, b: rows(later, a, b), held, front.kept)
+        return jax.tree.map(lambda a, b: jnp.where(rests, a, b), kept, front.kept)
+
+    kept = jax.lax.cond(eqxi.unvmap_any(rests), hold, lambda: front.kept)
+    t = jnp.where(rests, problem.ts[-1], front.t)
+    return dataclasses.replace(front, t=t, kept=kept)
 
 
 def _first_pace(s: Any, end: Any) -> Any:

@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 
 from .._types import Path, Scalar
 from .base import Problem
-from .control import Guarded, group_norm, largest, units
+from .control import Guarded
+from .norms import group_norm, largest, units
 from .rodas5p import Rodas5P
 
 # The steps of the closure's solve are counted, no more: at a tolerance where they are dozens.
@@ -60,6 +61,7 @@ def closure_density(problem: Problem, end: Scalar, dense: bool) -> Density:
             atol=_ATOL,
             unit=unit,
             limit=1e8 * (1.0 + largest(problem.y0.theta)),
+            start=start,
             end=end,
             patience=None,
             norm=group_norm,

@@ -9,7 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from .._equation import Augmented, Equation, quotient
+from .._equation import Augmented, Equation, equation_of, quotient
 
 # The published coefficients of Rodas5P in the form that needs no product with the Jacobian:
 # Steinebach (2023), BIT 63:27, doi:10.1007/s10543-023-00967-x. Stages 7 and 8 start from the stage
@@ -157,7 +157,7 @@ class Rodas5P(dfx.AbstractAdaptiveSolver):
 
     def init(self, terms, t0, t1, y0, args):
         """**Returns:** the gradient, and the unknowns g and p; every step hands them on."""
-        equation = _equation_of(terms)
+        equation = equation_of(terms)
         g = equation.gradient(y0.theta, y0.fixed)
         return g, g, quotient(equation.fraction(t0, y0, g))
 
@@ -168,7 +168,7 @@ class Rodas5P(dfx.AbstractAdaptiveSolver):
         del args, made_jump
         gradient, g0, p0 = solver_state
         u0 = (y0, g0, p0)
-        system = _System(_equation_of(terms), u0)
+        system = _System(equation_of(terms), u0)
         h = t1 - t0
         start = ravel_pytree(u0)[0]
         J, f_s = system.derivatives(t0, start)
@@ -244,13 +244,6 @@ class _System:
         rows = jnp.nonzero(self.is_g, size=theta.size)[0]
         columns = jnp.nonzero(self.is_theta, size=theta.size)[0]
         return J.at[rows[:, None], columns[None]].add(jax.jacfwd(flat)(theta)), f_s
-
-
-def _equation_of(terms: Any) -> Equation:
-    """The vector field itself: `diffeqsolve` wraps its terms to integrate backwards too."""
-    while not isinstance(terms, dfx.ODETerm):
-        terms = terms.term
-    return terms.vector_field  # pyright: ignore[reportReturnType]
 
 
 def gradients_per_step(parameters: int) -> int:

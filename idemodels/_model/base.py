@@ -44,6 +44,14 @@ class AbstractModel(eqx.Module):
         r"""Whether the velocity is a state of its own, as in (E6): $\theta''/2 + \theta' = ...$"""
         return False
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether the direction of a parameter is a function of its own gradient and moments alone.
+
+        Not of theta, nor of other parameters, as in a trust ratio.
+        """
+        return True
+
     def initial_velocity(self, theta: Theta) -> PyTree[Array] | None:
         r"""$\theta'$ at s = 0 of an inertial model, per step; `None` of any other."""
         del theta

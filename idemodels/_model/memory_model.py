@@ -104,6 +104,11 @@ class MemoryModel(AbstractModel):
         """As told to the constructor."""
         return self._singular_start
 
+    @property
+    def pointwise(self) -> bool:
+        """False: nothing is known of the user's direction."""
+        return False
+
     def memories(self):
         """**Returns:** those that were given."""
         return self._memories
