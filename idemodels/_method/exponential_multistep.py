@@ -255,7 +255,7 @@ class _Interpolation(dfx.AbstractLocalInterpolation):
         started = way > 0
         way = jnp.where(started, way, self.h)
         exact = ExactStep.of(model, self.t0, way, self.order)
-        at = nodes_for(self.order).inside * (way / self.h)
+        at = jnp.asarray(nodes_for(self.order).inside, way.dtype) * (way / self.h)
         line = _Line.of(self.past.lags / self.h, at)
 
         def advance(theta, memory, past, new):
