@@ -95,8 +95,8 @@ class Trajectory(eqx.Module):
     - `result`: an [`idemodels.RESULTS`][]; see [`idemodels.is_okay`][].
     - `stats`: dict of counts. `num_steps` (accepted and rejected), `num_rejected`,
         `num_gradients` (-1 where a solver of the user's does not tell), `implicit_from` (the step
-        from which an implicit solver was used; infinite if it never was). Each method and model
-        may add its own.
+        from which an implicit solver was used; infinite if it never was), `steady_at` (the step
+        at which it came to rest; infinite if it did not). Each method and model may add its own.
 
     Past a failure all values are NaN.
     """

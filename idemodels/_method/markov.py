@@ -41,11 +41,13 @@ class Markov(AbstractMethod):
     """Integrates the augmented equation, parameters beside memories, with diffrax.
 
     By default in up to three legs, each a `diffrax.diffeqsolve`: a path that is not smooth in s at
-    the start, of a causal reading or of `SecondOrderAdam`, begins in $\\ln s$ up to s = 1; then an
-    explicit Runge-Kutta method (Tsit5, or Dopri8 where `rtol` < 3e-8); and where that would take
-    thousands of steps because the path has become stiff (past convergence, mostly) or a memory
-    forgets within a hundredth of a step, a linearly implicit one (Rodas5P) to the end, if there are
-    at most 32 parameters. `stats["implicit_from"]` tells from where.
+    the start, of a causal reading or of `SecondOrderAdam`, begins in $\\ln s$ up to s = 1, by a
+    Runge-Kutta method (Tsit5, or Dopri8 where `rtol` < 3e-8); then
+    [`idemodels.ExponentialMultistep`][], of order 3 to 6 as `rtol` asks, or, where there is
+    inertia, the Runge-Kutta method; and where that would take thousands of steps because the path
+    has become stiff (past convergence, mostly) or a memory forgets within a hundredth of a step, a
+    linearly implicit one (Rodas5P) to the end, if there are at most 32 parameters.
+    `stats["implicit_from"]` tells from where.
 
     **Arguments:**
 
