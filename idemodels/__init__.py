@@ -21,6 +21,7 @@ from ._method import (
     FixedPoint as FixedPoint,
     History as History,
     Markov as Markov,
+    QuasiNewtonBDF as QuasiNewtonBDF,
 )
 from ._model import (
     AbstractModel as AbstractModel,

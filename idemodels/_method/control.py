@@ -15,6 +15,7 @@ from .._kernel import Memory
 from .._results import RESULTS
 from .._types import Count, Flag, Scalar
 from .norms import by_memory, largest
+from .quasi_newton_bdf import Reported
 from .steady import Steady, Watch
 
 # Why a leg of the path ended before its time.
@@ -36,6 +37,7 @@ class GuardState(eqx.Module):
     pid: Any
     attempts: Count
     starts: Count  # those from the leg's start among them
+    gradients: Count  # those that the solver reported
     forced: Count  # the smallest steps among them
     clamped: Count  # the accepted ones at whose end a memory is negative that must not be
     clamped_from: Scalar  # where the first of them began
@@ -83,12 +85,15 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         pace = jnp.asarray(dt0, jnp.result_type(t0))
         never = jnp.full_like(pace, jnp.inf)
         watch = None if self.steady is None else self.steady.begin(t0, y0)
-        return t1, GuardState(pid, zero, zero, zero, zero, never, pace, pace, watch, zero)
+        return t1, GuardState(pid, zero, zero, zero, zero, zero, never, pace, pace, watch, zero)
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
     ):
         old = controller_state
+        taken = jnp.zeros((), int)
+        if isinstance(y_error, Reported):
+            y_error, taken = y_error.error, y_error.gradients.astype(int)
         finite = all_finite(y1_candidate)
         scale = lambda tree: jax.tree.map(jnp.divide, tree, self.unit)
         y_error = jax.tree.map(lambda e: jnp.where(finite, e, jnp.inf), scale(y_error))
@@ -115,6 +120,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             pid,
             old.attempts + 1,
             old.starts + jnp.where(t0 == self.start, 1, 0),
+            old.gradients + taken,
             old.forced + jnp.where(forced, 1, 0),
             old.clamped + jnp.where(below, 1, 0),
             jnp.where(below, jnp.minimum(old.clamped_from, t0), old.clamped_from),

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from .._equation import fraction_of, quotient
 from .._model import AbstractModel
@@ -143,11 +143,39 @@ def mix(weights: Any, values: Float[Array, "k *shape"]) -> Float[Array, "n *shap
 
 def lagrange(x: Float[Array, " k"], at: Any) -> Float[Array, "n k"]:
     """The polynomials that are 1 at one of `x` and 0 at the others, each at the points `at`."""
-    at = jnp.asarray(at, x.dtype)
-    itself = jnp.eye(x.size, dtype=bool)
-    between = jnp.where(itself, 1.0, x[:, None] - x[None])
-    away = jnp.where(itself[None], 1.0, at[:, None, None] - x[None, None])
-    return jnp.prod(away / between[None], axis=2)
+    everywhere = jnp.ones(x.size, bool)
+    return jax.vmap(lambda at: masked_lagrange(x, everywhere, at))(jnp.asarray(at, x.dtype))
+
+
+def masked_lagrange(x: Float[Array, " k"], there: Bool[Array, " k"], at: Any) -> Float[Array, " k"]:
+    """The same at one point, for those of `x` that are `there`; 0 for the others."""
+    others = there[None] & ~jnp.eye(x.size, dtype=bool)
+    between = jnp.where(others, x[:, None] - x[None], 1.0)
+    away = jnp.where(others, at - x[None], 1.0)
+    return jnp.where(there, jnp.prod(away / between, axis=1), 0.0)
+
+
+class Split(eqx.Module):
+    """A model as diffrax can keep it from step to step: only arrays are leaves."""
+
+    arrays: AbstractModel
+    rest: AbstractModel = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, model: AbstractModel) -> "Split":
+        return cls(*eqx.partition(model, eqx.is_array))
+
+    @property
+    def whole(self) -> AbstractModel:
+        return eqx.combine(self.arrays, self.rest)
+
+
+def memory_time(model: AbstractModel, dtype: Any) -> Scalar:
+    """How many steps the memory lasts that forgets fastest; 0 where nothing is forgotten."""
+    rates = [jnp.max(jnp.abs(m.markov.state_space()[0])) for m in model.memories().values()]
+    fastest = jnp.max(jnp.stack(rates)) if rates else jnp.zeros((), dtype)
+    forgets = fastest > 0
+    return jnp.where(forgets, 1.0 / jnp.where(forgets, fastest, 1.0), 0.0).astype(dtype)
 
 
 def by_blocks(

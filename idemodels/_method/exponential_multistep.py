@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from .._equation import Augmented, Equation, cast, dtype_of, equation_of
 from .._model import AbstractModel
 from .._types import Flag, Scalar
-from .exact_step import ExactStep, by_blocks, lagrange, mix, nodes_for
+from .exact_step import ExactStep, Split, by_blocks, lagrange, memory_time, mix, nodes_for
 
 ORDERS = (2, 3, 4, 5, 6)
 # A memory is read under a root, in a quotient: its error weighs less than one of theta. Measured:
@@ -113,7 +113,7 @@ class ExponentialMultistep(dfx.AbstractAdaptiveSolver):
         (predicted,) = blocks(predict, y0.theta, y0.memory, past.gradients)
         new = equation.gradient(predicted, y0.fixed)
         # an error in the velocity lasts as long as the memory that forgets it first
-        lasting = exact.alpha[-1] * _memory_time(model, dtype)
+        lasting = exact.alpha[-1] * memory_time(model, dtype)
 
         def correct(theta, memory, past, new):
             before = exact(theta, memory, jax.tree.map(line.predicted, past))
@@ -126,7 +126,7 @@ class ExponentialMultistep(dfx.AbstractAdaptiveSolver):
         theta, memory, e_theta, e_memory = blocks(correct, y0.theta, y0.memory, past.gradients, new)
         y1 = Augmented(theta, memory, y0.fixed)
         error = Augmented(e_theta, e_memory, y0.fixed)
-        info = {"y0": y0, "h": h, "past": past, "new": new, "model": _Split.of(model)}
+        info = {"y0": y0, "h": h, "past": past, "new": new, "model": Split.of(model)}
         return y1, error, info, past.after(h, new), dfx.RESULTS.successful
 
     def _filled(
@@ -219,21 +219,6 @@ class _Line(eqx.Module):
         return self.predicted(past) + bump * surprise[None]
 
 
-class _Split(eqx.Module):
-    """A model as diffrax can keep it from step to step: only arrays are leaves."""
-
-    arrays: AbstractModel
-    rest: AbstractModel = eqx.field(static=True)
-
-    @classmethod
-    def of(cls, model: AbstractModel) -> "_Split":
-        return cls(*eqx.partition(model, eqx.is_array))
-
-    @property
-    def whole(self) -> AbstractModel:
-        return eqx.combine(self.arrays, self.rest)
-
-
 class _Interpolation(dfx.AbstractLocalInterpolation):
     """The step once more, but only up to where it is asked for."""
 
@@ -244,7 +229,7 @@ class _Interpolation(dfx.AbstractLocalInterpolation):
     h: Scalar
     past: _Past
     new: PyTree[Array]
-    model: _Split
+    model: Split
 
     def evaluate(self, t0, t1=None, left=True):
         del left
@@ -295,14 +280,6 @@ def _pointwise(model: AbstractModel, f: Any, theta: Any, memory: Any, *g: Any) -
     if model.pointwise:
         return by_blocks(f, _BLOCK, theta, memory, *g)
     return f(theta, memory, *g)
-
-
-def _memory_time(model: AbstractModel, dtype: Any) -> Scalar:
-    """How many steps the memory lasts that forgets fastest; 0 where nothing is forgotten."""
-    rates = [jnp.max(jnp.abs(m.markov.state_space()[0])) for m in model.memories().values()]
-    fastest = jnp.max(jnp.stack(rates)) if rates else jnp.zeros((), dtype)
-    forgets = fastest > 0
-    return jnp.where(forgets, 1.0 / jnp.where(forgets, fastest, 1.0), 0.0).astype(dtype)
 
 
 def _distance(a: Array, b: Array) -> Array:

@@ -16,6 +16,7 @@ from .clock import AbstractClock
 from .control import NOT_STOPPED, STEADY, STIFF, BelowZero, Guarded, to_result
 from .exponential_multistep import ExponentialMultistep
 from .norms import group_norm, largest, units
+from .quasi_newton_bdf import QuasiNewtonBDF
 from .rodas5p import Rodas5P, gradients_per_step
 from .steady import Steady
 
@@ -63,9 +64,10 @@ class Leg(eqx.Module):
         start = front.t
         ts = self.clock.of(problem.ts)
         inside = jnp.clip(ts, start, self.end)
+        reports = isinstance(self.solver, QuasiNewtonBDF)
         solution = dfx.diffeqsolve(
             dfx.ODETerm(self.clock.field()),
-            self.solver,
+            self.solver.reporting(self.rtol, self.atol) if reports else self.solver,
             start,
             self.end,
             front.pace if self._adapts else jnp.ones_like(front.pace),
@@ -169,6 +171,8 @@ class Leg(eqx.Module):
         first, steps = jnp.where(ran, 1, 0), solution.stats["num_steps"]
         if isinstance(self.solver, ExponentialMultistep):
             return steps + solution.controller_state.starts * self.solver.gradients_per_start
+        if isinstance(self.solver, QuasiNewtonBDF):
+            return first + solution.controller_state.gradients
         if isinstance(self.solver, Rodas5P):
             return first + steps * gradients_per_step(problem.parameters)
         tableau = getattr(self.solver, "tableau", None)

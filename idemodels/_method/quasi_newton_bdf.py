@@ -1,0 +1,434 @@
+"""An implicit multistep solver for expensive gradients, which takes no Hessian."""
+
+from typing import Any, ClassVar
+
+import diffrax as dfx
+import equinox as eqx
+import equinox.internal as eqxi
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, PyTree
+
+from .._equation import Augmented, Equation, cast, dtype_of, equation_of, fraction_of, quotient
+from .._model import AbstractModel
+from .._model.base import identity
+from .._types import Count, Flag, Scalar
+from .exact_step import ExactStep, Split, masked_lagrange, memory_time, mix, nodes_for
+
+_ORDER = 3
+# An error of the velocity lasts as long as the memory that forgets first. Measured on networks:
+# with 3 for that share the error falls twelve times, for a quarter more gradients.
+_LASTING = 3.0
+# The iteration ends where what it still lacks is this part of the tolerance.
+_ENOUGH = 0.1
+_ITERATIONS = 4
+# How much of the last correction the next is expected to be, before anything is known.
+_RATE = 0.3
+# Singular values below this part of the largest are noise of the gradients' differences.
+_NOISE = 1e-6
+# The nodes at which a feature such as g^2 is taken in the exact step of a memory.
+_NODES = nodes_for(4)
+
+
+class QuasiNewtonBDF(dfx.AbstractAdaptiveSolver):
+    r"""The backward differentiation formula of order 3, solved with differences of gradients.
+
+    For gradients that cost far more than the rest. The formula is stable where a parameter relaxes
+    within the step, which bounds every explicit method; its equations are solved with what the
+    last `pairs` gradients tell of the Hessian, kept from step to step: mostly one gradient a step.
+
+    Theta, and memories of the gradient itself, are in the formula; other memories, of its square,
+    are propagated exactly under the polynomial through the last gradients. It starts itself, with
+    order 1, in steps whose error is controlled like any other. The error is that of theta, with
+    that of the velocity for as long as the fastest memory lasts.
+
+    The term must be that of an [`idemodels.Equation`][] of first order. No derivative is taken
+    through it.
+
+    Source: the formula with variable steps as in Hairer, Nørsett & Wanner (1993), section III.5;
+    the iteration is the multisecant one of Fang & Saad (2009), doi:10.1002/nla.617.
+
+    **Arguments:**
+
+    - `pairs`: differences of gradients that are kept, each with one of theta: two copies of the
+        parameters.
+    - `rtol`, `atol`: the tolerances of the step-size controller, a tenth of which is left to the
+        iteration. [`idemodels.Markov`][] fills in its own.
+
+    **Raises:** `ValueError` if `pairs` is no positive integer; on use, for a term that is not of an
+    `Equation`, or of one with inertia.
+    """
+
+    pairs: int = eqx.field(static=True)
+    rtol: Any
+    atol: Any
+    _reports: bool = eqx.field(static=True)
+
+    term_structure: ClassVar = dfx.ODETerm
+
+    def __init__(self, pairs: int = 20, *, rtol: Any = 1e-6, atol: Any = 1e-9, _reports=False):
+        if isinstance(pairs, bool) or not isinstance(pairs, int) or pairs < 1:
+            raise ValueError(f"Argument `pairs` must be a positive integer, but is {pairs!r}.")
+        self.pairs, self.rtol, self.atol = pairs, rtol, atol
+        self._reports = _reports
+
+    @property
+    def interpolation_cls(self):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _Interpolation
+
+    def reporting(self, rtol: Any, atol: Any) -> "QuasiNewtonBDF":
+        """One with these tolerances, whose errors are `Reported`: to a controller that counts."""
+        return QuasiNewtonBDF(self.pairs, rtol=rtol, atol=atol, _reports=True)
+
+    def order(self, terms):
+        return _ORDER
+
+    def error_order(self, terms):
+        return float(_ORDER + 1)
+
+    def init(self, terms, t0, t1, y0, args):
+        """**Returns:** what is known at the start, with one gradient."""
+        equation = equation_of(terms)
+        if equation.model.inertial:
+            raise ValueError(
+                "Argument `solver` must be one for equations of second order, for "
+                f"{type(equation.model).__name__}, but is QuasiNewtonBDF. Use `idemodels.Markov()`."
+            )
+        g = _flat(equation.gradient(y0.theta, y0.fixed))
+        copies = lambda x: jnp.broadcast_to(x, (self.pairs + 1, *x.shape))
+        none = _Secants(jnp.zeros((), int), copies(_flat(y0.theta)), copies(g))
+        return _begun(equation, t0, y0, g, none)
+
+    def func(self, terms, t0, y0, args):
+        return terms.vf(t0, y0, args)
+
+    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+        del args
+        equation = equation_of(terms)
+        dtype = dtype_of(y0.theta)
+        model = cast(equation.model, dtype)
+        h = jnp.asarray(t1 - t0, dtype)
+        h = jnp.where(h > 0, h, 1.0)  # under vmap a lane that has ended steps by 0
+        known = _after_jump(equation, t0, y0, solver_state, made_jump)
+        formula = _Formula.of(equation, model, t0, h, y0, known)
+        predicted = formula.predicted(known.theta)
+        start = _Iterate(
+            predicted,
+            known.gradients[0],
+            known.secants,
+            known.rate,
+            jnp.zeros((), dtype),
+            jnp.zeros((), int),
+            jnp.zeros((), bool),
+        )
+        tolerance = self.atol + self.rtol * jnp.abs(known.theta[0])
+        going = lambda it: ~it.done & (it.count < _ITERATIONS)
+        found = eqxi.while_loop(
+            going, lambda it: formula.improved(it, tolerance), start, kind="lax"
+        )
+        theta = eqxi.nondifferentiable(found.theta, msg=_NO_DERIVATIVE)
+        g = found.gradient
+        memory = formula.memories(g)
+        weight = 1.0 + _LASTING * memory_time(model, dtype) / h
+        error = weight * jnp.abs(formula.error(theta - predicted))
+        error = jnp.where(found.done & jnp.all(jnp.isfinite(error)), error, jnp.inf)
+        tree = formula.tree
+        y1 = Augmented(tree(theta), {n: jax.vmap(tree)(z) for n, z in memory.items()}, y0.fixed)
+        y_error: Any = Augmented(tree(error), jax.tree.map(jnp.zeros_like, y0.memory), y0.fixed)
+        if self._reports:
+            y_error = Reported(y_error, found.count.astype(dtype))
+        after = known.after(h, theta, memory, g, found)
+        info = {
+            "y0": y0,
+            "y1": y1,
+            "x": after.lags / h + 1.0,
+            "there": after.used,
+            "known": (after.theta, after.memory, after.gradients),
+            "h": h,
+            "model": Split.of(model),
+        }
+        return y1, y_error, info, after, dfx.RESULTS.successful
+
+
+_NO_DERIVATIVE = (
+    "No derivative is taken through `idemodels.QuasiNewtonBDF`. Use `idemodels.Markov()` or "
+    "`idemodels.Markov(idemodels.ExponentialMultistep())` for it."
+)
+
+
+class Reported(eqx.Module):
+    """An error of a step, and the gradients that the step took."""
+
+    error: Augmented
+    gradients: Scalar
+
+
+class _Secants(eqx.Module):
+    """The last points at which a gradient was taken, newest first, and the gradients.
+
+    - `count`: how many there are.
+    """
+
+    count: Count
+    theta: Float[Array, "k p"]
+    gradients: Float[Array, "k p"]
+
+    def with_point(self, theta: Array, g: Array) -> "_Secants":
+        return _Secants(self.count + 1, _pushed(theta, self.theta), _pushed(g, self.gradients))
+
+    def differences(self) -> tuple[Float[Array, "r p"], Float[Array, "r p"]]:
+        """Those of neighbours; zero where there are none yet."""
+        size = self.theta.shape[0] - 1
+        there = (jnp.arange(size) < self.count - 1)[:, None]
+        of = lambda x: jnp.where(there, x[:-1] - x[1:], 0.0)
+        return of(self.theta), of(self.gradients)
+
+
+class _Known(eqx.Module):
+    """The past of the path, newest first, theta and gradients as flat arrays.
+
+    - `count`: how many of the points there are, two at least; the formula uses one less, so that
+        the others foretell its end to one order more than its own.
+    - `lags`: when they were, from now.
+    - `memory`: of the memories in the formula, leaves `(points, k, p)`.
+    - `rate`: by how much a correction is smaller than the one before it.
+    """
+
+    count: Count
+    lags: Float[Array, " q"]
+    theta: Float[Array, "q p"]
+    memory: dict[str, Float[Array, "q k p"]]
+    gradients: Float[Array, "q p"]
+    secants: _Secants
+    rate: Scalar
+
+    @property
+    def there(self) -> Bool[Array, " q"]:
+        """Which of the points there are."""
+        return jnp.arange(self.lags.size) < self.count
+
+    @property
+    def used(self) -> Bool[Array, " q"]:
+        """Which of them the formula uses."""
+        return jnp.arange(self.lags.size) < jnp.minimum(self.count - 1, _ORDER)
+
+    def after(self, h: Scalar, theta: Array, memory: Any, g: Array, found: Any) -> "_Known":
+        lags = jnp.concatenate([jnp.zeros_like(self.lags[:1]), self.lags[:-1] - h])
+        return _Known(
+            self.count + 1,
+            lags,
+            _pushed(theta, self.theta),
+            {name: _pushed(memory[name], z) for name, z in self.memory.items()},
+            _pushed(g, self.gradients),
+            found.secants,
+            found.rate,
+        )
+
+
+def _begun(equation: Equation, s: Any, y: Augmented, g: Array, secants: _Secants) -> _Known:
+    """What is known at a start: the state, and by its velocity where it was a step before."""
+    theta, memory = _flat(y.theta), _linear(equation.model, y.memory)
+    as_tree = ravel_pytree(y.theta)[1](g)
+    direction = quotient(equation.fraction(s, y, as_tree))
+    before = theta - _flat(equation.pull(s, y.theta, direction))
+    filled = lambda x: jnp.broadcast_to(x, (_ORDER + 1, *x.shape))
+    return _Known(
+        jnp.full((), 2),
+        -jnp.arange(_ORDER + 1, dtype=theta.dtype),
+        filled(before).at[0].set(theta),
+        {name: filled(z) for name, z in memory.items()},
+        filled(g),
+        secants,
+        jnp.asarray(_RATE, theta.dtype),
+    )
+
+
+def _after_jump(equation: Equation, s: Any, y: Augmented, known: _Known, jump: Any) -> _Known:
+    """What still counts: nothing from before a jump, but what is known of the Hessian."""
+    jump = jnp.asarray(jump)
+
+    def anew():
+        begun = _begun(equation, s, y, known.gradients[0], known.secants)
+        return jax.tree.map(lambda a, b: jnp.where(jump, a, b), begun, known)
+
+    return jax.lax.cond(eqxi.unvmap_any(jump), anew, lambda: known)
+
+
+class _Iterate(eqx.Module):
+    """Where the iteration for the end of a step stands."""
+
+    theta: Float[Array, " p"]
+    gradient: Float[Array, " p"]  # at theta, as the secants foretell it
+    secants: _Secants
+    rate: Scalar
+    last: Scalar  # the size of the last correction, in tolerances
+    count: Count
+    done: Flag
+
+
+class _Formula(eqx.Module):
+    """The equations of one step: `weights` @ thetas = h theta', the newest theta unknown."""
+
+    equation: Equation
+    model: AbstractModel
+    y0: Augmented
+    exact: ExactStep
+    h: Scalar
+    s: Scalar
+    alpha: Scalar
+    lead: Scalar
+    weights: Float[Array, " q"]
+    ahead: Float[Array, " q"]
+    defect: Scalar
+    along: Float[Array, "n r"]
+    known: _Known
+
+    @classmethod
+    def of(cls, equation: Any, model: Any, t0: Any, h: Scalar, y0: Any, known: _Known) -> Any:
+        x = jnp.concatenate([jnp.ones_like(known.lags[:1]), known.lags / h])
+        new = jnp.ones(1, bool)
+        there = jnp.concatenate([new, known.used])
+        value = lambda at: masked_lagrange(x, there, at)
+        slope = jax.jvp(value, (x[0],), (jnp.ones_like(x[0]),))[1]
+        s = jnp.asarray(t0, h.dtype) + h
+        alpha = model.alpha(s)
+        # Milne's device: the formula's error, by the distance from the extrapolation
+        oldest = x[1:][jnp.minimum(known.count, _ORDER + 1) - 1]
+        defect = 1.0 / ((1.0 - oldest) * slope[0])
+        return cls(
+            equation,
+            model,
+            y0,
+            ExactStep.of(model, t0, h, _NODES.count),
+            h,
+            s,
+            alpha,
+            slope[0],
+            slope[1:],
+            masked_lagrange(x[1:], known.there, x[0]),
+            defect,
+            jax.vmap(value)(jnp.asarray(_NODES.inside, h.dtype)),
+            known,
+        )
+
+    def predicted(self, past: Float[Array, "q p"]) -> Float[Array, " p"]:
+        return mix(self.ahead[None], past)[0]
+
+    def error(self, moved: Float[Array, " p"]) -> Float[Array, " p"]:
+        return self.defect * moved
+
+    def tree(self, x: Float[Array, " p"]) -> PyTree[Array]:
+        return ravel_pytree(self.y0.theta)[1](x)
+
+    def memories(self, g: Float[Array, " p"]) -> dict[str, Float[Array, "k p"]]:
+        """The states at the end, if the gradient there is `g`."""
+        out = {}
+        for name, m in self.model.memories().items():
+            if name in self.known.memory:
+                A, B, _ = (z.astype(g.dtype) for z in m.markov.state_space())
+                past = jnp.einsum("q,qkp->kp", self.weights, self.known.memory[name])
+                right = self.h * B[:, None] * g[None] - past
+                matrix = self.lead * jnp.eye(B.size, dtype=g.dtype) - self.h * A
+                scalar = B.size == 1
+                out[name] = right / matrix if scalar else jnp.linalg.solve(matrix, right)
+            else:
+                feature = m.feature(
+                    mix(self.along, jnp.concatenate([g[None], self.known.gradients]))
+                )
+                E, W = self.exact.transitions[name][-1], self.exact.inputs[name][-1]
+                state = jax.vmap(_flat)(self.y0.memory[name])
+                out[name] = mix(E, state) + mix(W.T, feature)
+        return out
+
+    def direction(self, theta: Float[Array, " p"], g: Float[Array, " p"]) -> Float[Array, " p"]:
+        memories, states = self.model.memories(), self.memories(g)
+        moments = {name: self.tree(m.markov.read(states[name])) for name, m in memories.items()}
+        at = (self.s, self.tree(theta), self.tree(g), moments)
+        return _flat(quotient(fraction_of(self.model, *at)))
+
+    def improved(self, it: _Iterate, tolerance: Float[Array, " p"]) -> _Iterate:
+        """One gradient, and the correction that it and those before it suggest."""
+        g = _flat(self.equation.gradient(self.tree(it.theta), self.y0.fixed))
+        secants = it.secants.with_point(it.theta, g)
+        S, G = secants.differences()
+        slide = lambda g: self.direction(it.theta, g)
+        d, bend = jax.jvp(slide, (g,), (jnp.ones_like(g),))
+        pull = self.h * self.alpha
+        decay = pull * self.model.weight_decay
+        past = mix(self.weights[None], self.known.theta)[0]
+        residual = (self.lead + decay) * it.theta + past + pull * d
+        # what each difference would change in it
+        changes = (self.lead + decay) * S + pull * bend[None] * G
+        share = _least_squares(changes, residual)
+        rest = residual - mix(share[None], changes)[0]
+        step = -mix(share[None], S)[0] - rest / (self.lead + decay)
+        size = jnp.sqrt(jnp.mean((step / tolerance) ** 2))
+        first = it.count == 0
+        seen = jnp.maximum(0.2 * it.rate, size / jnp.where(first, 1.0, it.last))
+        rate = jnp.where(first, it.rate, jnp.minimum(seen, 2.0))
+        foretold = g - mix(share[None], G)[0]
+        done = jnp.minimum(rate, 1.0) * size <= _ENOUGH
+        return _Iterate(it.theta + step, foretold, secants, rate, size, it.count + 1, done)
+
+
+class _Interpolation(dfx.AbstractLocalInterpolation):
+    """The polynomials of the formula; other memories once more, up to where it is asked for."""
+
+    t0: Any
+    t1: Any
+    y0: Augmented
+    y1: Augmented
+    x: Float[Array, " q"]
+    there: Bool[Array, " q"]
+    known: Any
+    h: Scalar
+    model: Split
+
+    def evaluate(self, t0, t1=None, left=True):
+        del left
+        if t1 is not None:
+            return jax.tree.map(jnp.subtract, self.evaluate(t1), self.evaluate(t0))
+        y0, model = self.y0, self.model.whole
+        tree = ravel_pytree(y0.theta)[1]
+        thetas, linear, gradients = self.known
+        way = jnp.asarray(t0 - self.t0, self.h.dtype)
+        started = way > 0
+        way = jnp.where(started, way, self.h)
+        weights = masked_lagrange(self.x, self.there, way / self.h)
+        exact = ExactStep.of(model, self.t0, way, _NODES.count)
+        inside = jnp.asarray(_NODES.inside, way.dtype) * (way / self.h)
+        along = jax.vmap(lambda at: masked_lagrange(self.x, self.there, at))(inside)
+        memory = {}
+        for name, m in model.memories().items():
+            if name in linear:
+                z = jnp.einsum("q,qkp->kp", weights, linear[name])
+            else:
+                feature = m.feature(mix(along, gradients))
+                state = jax.vmap(_flat)(y0.memory[name])
+                z = mix(exact.transitions[name][-1], state) + mix(exact.inputs[name][-1].T, feature)
+            memory[name] = jax.vmap(tree)(z)
+        y = Augmented(tree(mix(weights[None], thetas)[0]), memory, y0.fixed)
+        return jax.tree.map(lambda a, b: jnp.where(started, a, b), y, y0)
+
+
+def _flat(tree: PyTree[Array]) -> Float[Array, " p"]:
+    return ravel_pytree(tree)[0]
+
+
+def _linear(model: AbstractModel, memory: dict[str, PyTree[Array]]) -> dict[str, Array]:
+    """The states of the memories of the gradient itself."""
+    mine = {name for name, m in model.memories().items() if m.feature is identity}
+    return {name: jax.vmap(_flat)(z) for name, z in memory.items() if name in mine}
+
+
+def _least_squares(rows: Float[Array, "r p"], target: Float[Array, " p"]) -> Float[Array, " r"]:
+    """The combination of `rows` nearest to `target`, without directions that are noise."""
+    u, sizes, vt = jnp.linalg.svd(rows, full_matrices=False)
+    sound = sizes > _NOISE * sizes[0]
+    inverse = jnp.where(sound, 1.0 / jnp.where(sound, sizes, 1.0), 0.0)
+    return u @ (inverse * (vt @ target))
+
+
+def _pushed(new: Array, old: Array) -> Array:
+    return jnp.concatenate([new[None], old[:-1]])
