@@ -4,7 +4,6 @@ The setting is JSON. What was measured is printed as JSON, on the last line.
 """
 
 import importlib
-import importlib.metadata
 import json
 import platform
 import resource
@@ -12,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+from . import provenance
 from .problems import LONG, PROBLEMS
 from .solvers import Unavailable
 
@@ -29,7 +29,7 @@ def measure(
     only one, it is its own best.
     """
     module = importlib.import_module(f".solvers.{solver}", __package__)
-    versions = {name: _version(name) for name in module.PACKAGES}
+    versions = provenance.versions(module.PACKAGES)
     found: dict[str, Any] = {"python": platform.python_version(), "versions": versions}
     problem_ = PROBLEMS[problem] if problem in PROBLEMS else LONG[int(problem)]
     try:
@@ -45,7 +45,7 @@ def measure(
     except Unavailable as e:
         return found | {"result": f"not run: {e}"}
     except Exception as e:  # whatever a peer raises is its result
-        return found | {"result": f"{type(e).__name__}: {_first_line(e)}"}
+        return found | {"result": f"{type(e).__name__}: {provenance.first_line(e)}"}
     return found | {
         "result": solved.result,
         "theta": [float(x) for x in solved.theta],
@@ -57,28 +57,8 @@ def measure(
         "sweeps": solved.sweeps,
         # what Linux counts in KiB
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        **_device(),
+        **provenance.device(),
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _first_line(e: Exception) -> str:
-    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-    return lines[0][:200] if lines else ""
-
-
-def _device() -> dict[str, Any]:
-    """Of JAX where the solver used it; NumPy is on the CPU, in double."""
-    jax = sys.modules.get("jax")
-    if jax is None:
-        return {"device": "cpu", "x64": True}
-    return {"device": jax.devices()[0].device_kind, "x64": bool(jax.config.jax_enable_x64)}
 
 
 if __name__ == "__main__":

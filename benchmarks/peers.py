@@ -4,8 +4,6 @@ import argparse
 import importlib
 import json
 import os
-import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from . import process, provenance
+from .peer_tables import tables
 from .problems import LONG, PROBLEMS
 from .records import HERE, Record, insert, write
 from .solvers.authors import CHECKOUT
@@ -48,16 +48,10 @@ def run_case(
         module = importlib.import_module(f".solvers.{solver}", __package__)
         return record | _NO_RECORD | {"result": f"cannot: {module.REFUSED[problem]}"}
     command = [python, "-m", "benchmarks.case", solver, problem, json.dumps(setting)]
-    environment = os.environ | {"JAX_ENABLE_X64": "1"}
-    options = {"cwd": HERE.parent, "env": environment, "capture_output": True, "text": True}
-    try:
-        done = subprocess.run(command, timeout=limit, check=False, **options)
-    except subprocess.TimeoutExpired:
-        return record | _NO_RECORD | {"result": f"stopped after {limit:g} s"}
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return record | _NO_RECORD | {"result": f"exit {done.returncode}: {last[:200]}"}
-    found = json.loads(done.stdout.splitlines()[-1])
+    lines, failure = process.run(command, limit)
+    if failure:
+        return record | _NO_RECORD | {"result": failure}
+    found = json.loads(lines[-1])
     theta = found.pop("theta", None)
     if theta is not None:
         error = np.max(np.abs(np.array(theta) - known.exact()))
@@ -96,25 +90,17 @@ def main(arguments: list[str] | None = None) -> int:
         error, best = record["max_error"], record.get("best_s")
         print(f"{solver:10} {problem:9} {setting} error {error} best_s {best} {record['result']}")
     page = {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--", "idemodels", "benchmarks")),
+        **provenance.source(),
         "quick": options.quick,
-        "machine": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
+        **provenance.machine(),
         "seconds": time.perf_counter() - begin,
         "records": records,
     }
     write(options.out or HERE / "results" / "peers.json", page)
     if options.out is None:
         readme = HERE / "README.md"
-        readme.write_text(insert(readme.read_text(), page))
+        readme.write_text(insert(readme.read_text(), tables(page), "benchmarks.peers"))
     return 0
-
-
-def _git(*command: str) -> str:
-    """What git says, or nothing outside of a repository."""
-    done = subprocess.run(["git", *command], cwd=HERE, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

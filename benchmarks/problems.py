@@ -1,15 +1,11 @@
 """The equations, and solutions of them that no solver here had a part in. NumPy only."""
 
 import dataclasses
-import importlib.util
 import math
-import sys
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
-_TESTS = Path(__file__).parents[1] / "tests"
+from .references import from_tests
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +70,11 @@ class Optimizer:
     def exact(self) -> np.ndarray:
         """**Returns:** the solution at `ts`, by the programs that the tests trust. Needs SciPy."""
         if self.kind == "advanced":
-            r = _from_tests("references_advanced")
+            r = from_tests("references_advanced")
             hessian = lambda theta: self.curvature + 0.0 * theta
             problem = r.rmsprop(self.alpha, self.b, self.gradient, hessian, self.theta0)
             return r.solve(problem, self.steps)[0]
-        r = _from_tests("references")
+        r = from_tests("references")
         if self.kind == "adam":
             rule = r.adam(self.alpha, self.b1, self.b)
         else:
@@ -125,14 +121,3 @@ def _damped_wave(s: np.ndarray, d: float, rate: float) -> np.ndarray:
     r"""$\theta'' + d\theta' + \lambda d\theta = 0$, $\theta'(0) = 0$, for $d < 4\lambda$."""
     w = math.sqrt(rate * d - 0.25 * d * d)
     return np.exp(-0.5 * d * s) * (np.cos(w * s) + 0.5 * d / w * np.sin(w * s))
-
-
-def _from_tests(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, _TESTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # dataclasses look their module up
-    sys.modules.setdefault(name, module)
-    spec.loader.exec_module(module)
-    return module

@@ -1,4 +1,4 @@
-"""The benchmark's records have their shape, its page is made of them, the package needs no peer."""
+"""Beside the peers: records have their shape and make the page, the package needs no peer."""
 
 import ast
 import json
@@ -10,8 +10,9 @@ import pytest
 
 from benchmarks import peers
 from benchmarks.case import measure
+from benchmarks.peer_tables import ALWAYS, SOLVED, tables
 from benchmarks.problems import LONG, PROBLEMS, mittag_leffler
-from benchmarks.records import ALWAYS, SOLVED, insert
+from benchmarks.records import insert
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "results" / "peers.json"
@@ -69,7 +70,7 @@ def test_the_records_kept_have_their_shape_and_made_the_page():
         assert record["result"], record
         assert not solved or (math.isfinite(record["max_error"]) and record["best_s"] > 0), record
     readme = (ROOT / "benchmarks" / "README.md").read_text()
-    assert insert(readme, page) == readme
+    assert insert(readme, tables(page), "benchmarks.peers") == readme
 
 
 @pytest.mark.parametrize("order", [1.3, 1.7])

@@ -61,6 +61,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         stiff; `None` never hands over.
     - `negative`: whether a state has a negative memory that must not be.
     - `steady`: whether the path has come to rest; `None` never looks.
+    - `growth`: of a step over the one before it, at most.
     """
 
     rtol: Any
@@ -73,6 +74,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     norm: Callable[[PyTree[Array]], Scalar] = eqx.field(static=True)
     negative: Callable[[Augmented], Flag]
     steady: Steady | None = None
+    growth: float = 10.0
 
     def wrap(self, direction):
         del direction  # forwards only
@@ -144,7 +146,9 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         dtype = jnp.result_type(t)
         size = jnp.maximum(jnp.abs(t), 1.0)
         smallest = max(_SMALLEST, 64 * float(jnp.finfo(dtype).eps)) * size
-        return dfx.PIDController(self.rtol, self.atol, norm=self.norm, dtmin=smallest)
+        return dfx.PIDController(
+            self.rtol, self.atol, norm=self.norm, dtmin=smallest, factormax=self.growth
+        )
 
     def _reason(
         self, state: GuardState, t: Any, keep: Flag, finite: Flag, forced: Flag, y1: Augmented
@@ -178,7 +182,7 @@ class BelowZero(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)
     memories: dict[str, Memory]
     unit: Augmented
-    atol: float
+    atol: Any
 
     def __call__(self, y: Augmented) -> Flag:
         below = jnp.zeros((), bool)

@@ -20,6 +20,8 @@ from .quasi_newton_bdf import QuasiNewtonBDF
 from .rodas5p import Rodas5P, gradients_per_step
 from .steady import Steady
 
+# Extrapolation to ten times the distance would magnify the rounding of five gradients 1e5 times.
+_GROWTH = 3.0
 # Counts a leg whose solver does not tell how often it calls the right-hand side.
 _UNKNOWN = -(2**30)
 
@@ -51,8 +53,8 @@ class Leg(eqx.Module):
     clock: AbstractClock
     solver: dfx.AbstractSolver
     end: Scalar
-    rtol: float
-    atol: float
+    rtol: Any
+    atol: Any
     max_steps: int
     strict: bool
     patience: Any
@@ -64,10 +66,12 @@ class Leg(eqx.Module):
         start = front.t
         ts = self.clock.of(problem.ts)
         inside = jnp.clip(ts, start, self.end)
-        reports = isinstance(self.solver, QuasiNewtonBDF)
+        solver = self.solver
+        if isinstance(solver, QuasiNewtonBDF):
+            solver = solver.reporting(self.rtol, self.atol)
         solution = dfx.diffeqsolve(
             dfx.ODETerm(self.clock.field()),
-            self.solver.reporting(self.rtol, self.atol) if reports else self.solver,
+            solver,
             start,
             self.end,
             front.pace if self._adapts else jnp.ones_like(front.pace),
@@ -127,6 +131,7 @@ class Leg(eqx.Module):
             norm=group_norm,
             negative=BelowZero(model.nonnegative, model.memories(), unit, self.atol),
             steady=self._steady(problem),
+            growth=_GROWTH if isinstance(self.solver, ExponentialMultistep) else 10.0,
         )
 
     def _steady(self, problem: Problem) -> Steady | None:

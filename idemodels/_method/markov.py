@@ -131,16 +131,16 @@ class Markov(AbstractMethod):
 
     def _leg(self, clock: Any, end: Any, **changed: Any) -> Leg:
         """A leg with this method's tolerances, limits and event, but for what is `changed`."""
-        usual = {
-            "solver": self._runge_kutta(),
-            "rtol": self._part * self.rtol,
-            "atol": self._part * self.atol,
+        usual: dict[str, Any] = {
             "max_steps": self.max_steps,
             "strict": False,
             "patience": None,
             "event": self.event,
             "steady_tol": self.steady_tol,
         }
+        if "solver" not in changed:  # a choice by tolerances, which else may be traced
+            usual["solver"] = self._runge_kutta()
+            usual |= {"rtol": self._part * self.rtol, "atol": self._part * self.atol}
         return Leg(clock=clock, end=end, **(usual | changed))
 
 

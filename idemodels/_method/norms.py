@@ -1,6 +1,7 @@
 """How states and their errors are measured."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ def group_norm(y: PyTree[Array]) -> Scalar:
 
 
 def units(
-    y: Augmented, g: PyTree[Array], memories: dict[str, Memory], atol: float, strict: bool
+    y: Augmented, g: PyTree[Array], memories: dict[str, Memory], atol: Any, strict: bool
 ) -> Augmented:
     """What counts as one: 1 for theta and its velocity; for a memory, its feature h at first.
 
