@@ -132,6 +132,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path):
     deadline = time.monotonic() + 120
     while not list(folder.glob("trajectories/*.npz")) and time.monotonic() < deadline:
         time.sleep(0.01)
+    time.sleep(0.05)  # the file is there a moment before its case counts as finished
     process.send_signal(signal.SIGINT)
     _, err, status = finished(process)
     assert status == 130, err
