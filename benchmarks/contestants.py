@@ -63,8 +63,6 @@ def _ours(name: str, *given: Any, **options: Any) -> Callable[[Any, Any], Any]:
     def make():
         import idemodels as ide
 
-        if not hasattr(ide, name):
-            raise Unavailable(f"this version has no idemodels.{name}")
         return getattr(ide, name)(*given, **options)
 
     return _with(make)
@@ -79,10 +77,7 @@ def _default(rtol, atol):
 def _steady(rtol, atol):
     import idemodels as ide
 
-    try:
-        return ide.Markov(rtol=rtol, atol=atol, steady_tol=1e-3)
-    except TypeError:
-        raise Unavailable("this version's Markov has no steady_tol") from None
+    return ide.Markov(rtol=rtol, atol=atol, steady_tol=1e-3)
 
 
 def _tolerances(loosest: float, tightest: float) -> tuple[float, ...]:

@@ -125,7 +125,6 @@ def _continuous(problem: str, name: str):
 
     contestant, ts = CONTESTANTS[name], DESCENTS[problem].ts
     assert contestant.method is not None
-    contestant.method(1e-3, 1e-3)  # where it is not there, that is known now
     model, objective, theta0 = DESCENTS[problem].build()
 
     def path(model, objective, theta0, ts, rtol, atol):

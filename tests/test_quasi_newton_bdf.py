@@ -41,6 +41,20 @@ def test_a_path_agrees_with_an_independent_solution(model, rule, steps):
     )
 
 
+def test_a_memory_of_the_gradient_is_in_the_formula_whoever_wrote_it():
+    def direction(s, theta, g, moments):
+        return moments["m"] / (jnp.sqrt(moments["v"]) + 1e-8)
+
+    memories = {
+        "m": ide.Memory(ide.Exponential(-np.log(0.9)), lambda g: g, debias=True),
+        "v": ide.Memory(ide.Exponential(-np.log(0.999)), lambda g: g**2, debias=True),
+    }
+    mine, theirs = ide.MemoryModel(memories, direction, 0.1), ide.Adam(0.1, rate="matched")
+    paths = [solve(m, ide.Quadratic(), jnp.ones(1), [0.0, 40.0], 1e-6) for m in (mine, theirs)]
+    assert paths[0].stats["num_steps"] == paths[1].stats["num_steps"]
+    np.testing.assert_allclose(paths[0].theta, paths[1].theta, rtol=1e-9)
+
+
 def test_gradients_are_counted_as_they_are_called():
     calls = []
     path = solve(ide.Adam(0.1), Counted(calls), jnp.ones(1), [0.0, 60.0], 1e-4)

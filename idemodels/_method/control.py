@@ -15,7 +15,7 @@ from .._kernel import Memory
 from .._results import RESULTS
 from .._types import Count, Flag, Scalar
 from .norms import by_memory, largest
-from .quasi_newton_bdf import Reported
+from .reporting import Reported
 from .steady import Steady, Watch
 
 # Why a leg of the path ended before its time.
@@ -36,10 +36,9 @@ class GuardState(eqx.Module):
 
     pid: Any
     attempts: Count
-    starts: Count  # those from the leg's start among them
     gradients: Count  # those that the solver reported
-    forced: Count  # the smallest steps among them
-    clamped: Count  # the accepted ones at whose end a memory is negative that must not be
+    forced: Count  # attempts with the smallest step
+    clamped: Count  # accepted steps at whose end a memory is negative that must not be
     clamped_from: Scalar  # where the first of them began
     progress: Scalar  # the running mean of the way made in one attempt
     slower: Scalar  # the same over more attempts
@@ -87,7 +86,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         pace = jnp.asarray(dt0, jnp.result_type(t0))
         never = jnp.full_like(pace, jnp.inf)
         watch = None if self.steady is None else self.steady.begin(t0, y0)
-        return t1, GuardState(pid, zero, zero, zero, zero, zero, never, pace, pace, watch, zero)
+        return t1, GuardState(pid, zero, zero, zero, zero, never, pace, pace, watch, zero)
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
@@ -117,11 +116,10 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         below = keep & self.negative(y1_candidate)
         watch, rests = old.watch, jnp.zeros((), bool)
         if self.steady is not None:
-            watch, rests = self.steady(watch, t0, y0, t1, y1_candidate, keep)
+            watch, rests = self.steady(watch, y0, t1, y1_candidate, keep)
         state = GuardState(
             pid,
             old.attempts + 1,
-            old.starts + jnp.where(t0 == self.start, 1, 0),
             old.gradients + taken,
             old.forced + jnp.where(forced, 1, 0),
             old.clamped + jnp.where(below, 1, 0),

@@ -106,6 +106,12 @@ class ExactStep(eqx.Module):
         moved = jax.tree.map(lambda x, d: self._moved(x, d, slice(-1, None))[0], theta, d)
         return moved, end, jax.tree.map(lambda d: d[-1], d)
 
+    def end(
+        self, name: str, state: Float[Array, "k p"], feature: Float[Array, "n p"]
+    ) -> Float[Array, "k p"]:
+        """The states of one memory at the end, of its `feature` at the nodes, on flat arrays."""
+        return mix(self.transitions[name][-1], state) + mix(self.inputs[name][-1].T, feature)
+
     def _states(self, name: str, memory: PyTree[Array], feature: PyTree[Array]) -> PyTree[Array]:
         """The states of a memory at the nodes and at the end; leaves `(n + 1, k, *shape)`."""
         E, W = self.transitions[name], self.inputs[name]
@@ -153,71 +159,3 @@ def masked_lagrange(x: Float[Array, " k"], there: Bool[Array, " k"], at: Any) ->
     between = jnp.where(others, x[:, None] - x[None], 1.0)
     away = jnp.where(others, at - x[None], 1.0)
     return jnp.where(there, jnp.prod(away / between, axis=1), 0.0)
-
-
-class Split(eqx.Module):
-    """A model as diffrax can keep it from step to step: only arrays are leaves."""
-
-    arrays: AbstractModel
-    rest: AbstractModel = eqx.field(static=True)
-
-    @classmethod
-    def of(cls, model: AbstractModel) -> "Split":
-        return cls(*eqx.partition(model, eqx.is_array))
-
-    @property
-    def whole(self) -> AbstractModel:
-        return eqx.combine(self.arrays, self.rest)
-
-
-def memory_time(model: AbstractModel, dtype: Any) -> Scalar:
-    """How many steps the memory lasts that forgets fastest; 0 where nothing is forgotten."""
-    rates = [jnp.max(jnp.abs(m.markov.state_space()[0])) for m in model.memories().values()]
-    fastest = jnp.max(jnp.stack(rates)) if rates else jnp.zeros((), dtype)
-    forgets = fastest > 0
-    return jnp.where(forgets, 1.0 / jnp.where(forgets, fastest, 1.0), 0.0).astype(dtype)
-
-
-def by_blocks(
-    f: Any, size: int, theta: PyTree[Array], memory: dict[str, PyTree[Array]], *g: PyTree[Array]
-) -> Any:
-    """`f(theta, memory, *g)`, leaf by leaf and block by block: little is held at once.
-
-    **Arguments:**
-
-    - `f`: acts on each parameter alone, and returns a tuple of trees like `theta`, or dicts of
-        them. It is called with one array in the place of each tree.
-    - `size`: parameters in a block.
-    - `theta`, `memory`, `g`: trees like `theta`, whose leaves may have more axes in front.
-    """
-    leaves, structure = jax.tree.flatten(theta)
-    named = {name: structure.flatten_up_to(tree) for name, tree in memory.items()}
-    rest = [structure.flatten_up_to(tree) for tree in g]
-    outs = [
-        _in_blocks(f, size, leaf, {name: z[i] for name, z in named.items()}, *(x[i] for x in rest))
-        for i, leaf in enumerate(leaves)
-    ]
-    return jax.tree.map(lambda *xs: jax.tree.unflatten(structure, xs), *outs)
-
-
-def _in_blocks(f: Any, size: int, theta: Array, *rest: Any) -> Any:
-    total = theta.size
-    if total <= size:
-        return f(theta, *rest)
-    flat = lambda x: x.reshape(*x.shape[: x.ndim - theta.ndim], total)
-    args = jax.tree.map(flat, (theta, *rest))
-    count = -(-total // size)
-    # the last block reaches back into the one before it, where it computes the same once more
-    starts = jnp.minimum(jnp.arange(count) * size, total - size)
-
-    def block(start):
-        cut = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=-1)
-        return f(*jax.tree.map(cut, args))
-
-    def joined(y):
-        y, last = y[:-1], y[-1]
-        y = jnp.moveaxis(y, 0, -2).reshape(*last.shape[:-1], (count - 1) * size)
-        y = jnp.concatenate([y, last[..., count * size - total :]], axis=-1)
-        return y.reshape(*y.shape[:-1], *theta.shape)
-
-    return jax.tree.map(joined, jax.lax.map(block, starts))

@@ -14,17 +14,21 @@ from jaxtyping import Array, Float, PyTree
 from .._equation import Augmented, Equation, cast, dtype_of, equation_of
 from .._model import AbstractModel
 from .._types import Flag, Scalar
-from .exact_step import ExactStep, Split, by_blocks, lagrange, memory_time, mix, nodes_for
+from .blocks import by_blocks
+from .exact_step import ExactStep, lagrange, mix, nodes_for
+from .norms import memory_time
+from .reporting import AbstractReporting, Reported, first_order
+from .split import Split
 
 ORDERS = (2, 3, 4, 5, 6)
 # A memory is read under a root, in a quotient: its error weighs less than one of theta. Measured:
 # with 1 a run of AdaGrad takes half as many steps again for the same error.
 _MEMORY_ERROR = 0.1
-# Parameters in a block; all that is in the air for one of them fits a core's cache.
+# Parameters in a block.
 _BLOCK = 2**14
 
 
-class ExponentialMultistep(dfx.AbstractAdaptiveSolver):
+class ExponentialMultistep(AbstractReporting):
     r"""A multistep method for the augmented equation that takes one gradient a step.
 
     The polynomial through the last `order` - 1 gradients foretells the gradient along the step;
@@ -43,8 +47,9 @@ class ExponentialMultistep(dfx.AbstractAdaptiveSolver):
     The term must be that of an [`idemodels.Equation`][] of first order.
 
     Source: the predictor-corrector pair of Adams, as in Hairer, Nørsett & Wanner (1993), section
-    III.1, mode PEC, with the variation-of-constants formula for the memories, as in Hochbruck &
-    Ostermann (2010), doi:10.1017/S0962492910000048, section 2.5.
+    III.1, of which the last evaluation is left out; with the variation-of-constants formula for the
+    memories, as in exponential integrators: Hochbruck & Ostermann (2010),
+    doi:10.1017/S0962492910000048.
 
     **Arguments:**
 
@@ -56,22 +61,23 @@ class ExponentialMultistep(dfx.AbstractAdaptiveSolver):
     """
 
     _order: int = eqx.field(static=True)
+    _reports: bool = eqx.field(static=True)
 
     term_structure: ClassVar = dfx.ODETerm
+    first_gradients: ClassVar = 0
 
-    def __init__(self, order: int = 3):
+    def __init__(self, order: int = 3, *, _reports: bool = False):
         if order not in ORDERS:
             raise ValueError(f"Argument `order` must be one of {ORDERS}, but is {order!r}.")
-        self._order = int(order)
+        self._order, self._reports = int(order), _reports
 
     @property
     def interpolation_cls(self):  # pyright: ignore[reportIncompatibleMethodOverride]
         return _interpolation(self._order)
 
-    @property
-    def gradients_per_start(self) -> int:
-        """Gradient evaluations that a start takes, beside the one of its step."""
-        return 1 + (self._order - 1) * (self._order - 2) // 2
+    def reporting(self, rtol, atol):
+        """**Returns:** itself, with errors that are `Reported`."""
+        return ExponentialMultistep(self._order, _reports=True)
 
     def order(self, terms):
         return self._order
@@ -81,13 +87,7 @@ class ExponentialMultistep(dfx.AbstractAdaptiveSolver):
 
     def init(self, terms, t0, t1, y0, args):
         """**Returns:** a past that is still to be filled; no gradient is taken."""
-        equation = equation_of(terms)
-        if equation.model.inertial:
-            raise ValueError(
-                "Argument `solver` must be one for equations of second order, for "
-                f"{type(equation.model).__name__}, but is ExponentialMultistep. Use "
-                "`idemodels.Markov()`, or a Runge-Kutta method such as `diffrax.Tsit5()`."
-            )
+        first_order(terms, type(self).__name__)
         empty = lambda x: jnp.zeros((self._order - 1, *x.shape), x.dtype)
         where = -jnp.arange(self._order - 1, dtype=dtype_of(y0.theta))
         return _Past(where, jax.tree.map(empty, y0.theta), jnp.ones((), bool))
@@ -102,7 +102,8 @@ class ExponentialMultistep(dfx.AbstractAdaptiveSolver):
         model = cast(equation.model, dtype)
         h = jnp.asarray(t1 - t0, dtype)
         h = jnp.where(h > 0, h, 1.0)  # under vmap a lane that has ended steps by 0
-        past = self._filled(equation, model, t0, h, y0, solver_state, made_jump)
+        fresh = solver_state.fresh | made_jump
+        past = self._filled(equation, model, t0, h, y0, solver_state, fresh)
         exact = ExactStep.of(model, t0, h, self._order)
         line = _Line.of(past.lags / h, nodes_for(self._order).inside)
         blocks = functools.partial(_pointwise, model)
@@ -125,15 +126,17 @@ class ExponentialMultistep(dfx.AbstractAdaptiveSolver):
 
         theta, memory, e_theta, e_memory = blocks(correct, y0.theta, y0.memory, past.gradients, new)
         y1 = Augmented(theta, memory, y0.fixed)
-        error = Augmented(e_theta, e_memory, y0.fixed)
+        error: Any = Augmented(e_theta, e_memory, y0.fixed)
+        if self._reports:
+            starting = 1 + (self._order - 1) * (self._order - 2) // 2
+            error = Reported(error, jnp.where(fresh, 1 + starting, 1).astype(dtype))
         info = {"y0": y0, "h": h, "past": past, "new": new, "model": Split.of(model)}
         return y1, error, info, past.after(h, new), dfx.RESULTS.successful
 
     def _filled(
-        self, equation: Equation, model: Any, t0: Any, h: Scalar, y0: Any, past: Any, jump: Any
+        self, equation: Equation, model: Any, t0: Any, h: Scalar, y0: Any, past: Any, fresh: Flag
     ) -> "_Past":
-        """`past`, or at a start one that was made for this step."""
-        fresh = past.fresh | jump
+        """`past`, or, where it is `fresh`, one that is made for this step."""
 
         def start():
             made = self._start(equation, model, t0, h, y0)

@@ -16,7 +16,7 @@ from .clock import AbstractClock
 from .control import NOT_STOPPED, STEADY, STIFF, BelowZero, Guarded, to_result
 from .exponential_multistep import ExponentialMultistep
 from .norms import group_norm, largest, units
-from .quasi_newton_bdf import QuasiNewtonBDF
+from .reporting import AbstractReporting
 from .rodas5p import Rodas5P, gradients_per_step
 from .steady import Steady
 
@@ -67,7 +67,7 @@ class Leg(eqx.Module):
         ts = self.clock.of(problem.ts)
         inside = jnp.clip(ts, start, self.end)
         solver = self.solver
-        if isinstance(solver, QuasiNewtonBDF):
+        if isinstance(solver, AbstractReporting):
             solver = solver.reporting(self.rtol, self.atol)
         solution = dfx.diffeqsolve(
             dfx.ODETerm(self.clock.field()),
@@ -120,6 +120,7 @@ class Leg(eqx.Module):
             return dfx.ConstantStepSize()
         model = problem.equation.model
         unit = units(problem.y0, problem.g0, model.memories(), self.atol, self.strict)
+        limited = isinstance(self.solver, ExponentialMultistep)
         return Guarded(
             rtol=self.rtol,
             atol=self.atol,
@@ -131,7 +132,7 @@ class Leg(eqx.Module):
             norm=group_norm,
             negative=BelowZero(model.nonnegative, model.memories(), unit, self.atol),
             steady=self._steady(problem),
-            growth=_GROWTH if isinstance(self.solver, ExponentialMultistep) else 10.0,
+            **({"growth": _GROWTH} if limited else {}),
         )
 
     def _steady(self, problem: Problem) -> Steady | None:
@@ -174,10 +175,8 @@ class Leg(eqx.Module):
     def _gradients(self, problem: Problem, solution: Any, ran: Flag) -> Count:
         """The gradient evaluations, from what each step of the solver makes."""
         first, steps = jnp.where(ran, 1, 0), solution.stats["num_steps"]
-        if isinstance(self.solver, ExponentialMultistep):
-            return steps + solution.controller_state.starts * self.solver.gradients_per_start
-        if isinstance(self.solver, QuasiNewtonBDF):
-            return first + solution.controller_state.gradients
+        if isinstance(self.solver, AbstractReporting):
+            return first * self.solver.first_gradients + solution.controller_state.gradients
         if isinstance(self.solver, Rodas5P):
             return first + steps * gradients_per_step(problem.parameters)
         tableau = getattr(self.solver, "tableau", None)

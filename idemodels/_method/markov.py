@@ -15,12 +15,16 @@ from .base import AbstractMethod, Answer, Problem, is_advanced, is_markov
 from .clock import LogTime, StepTime
 from .exponential_multistep import ExponentialMultistep
 from .leg import Front, Leg, rows
+from .norms import fastest_rate
 from .rodas5p import IMPLICIT_PARAMETERS, Rodas5P, gradients_per_step
 
-# An explicit leg counts as stiff when it makes, or expects to make, as many steps as cost about as
-# many gradients as this number of implicit ones, which a stiff path takes.
+# The multistep leg counts as stiff when it makes, or expects to make, as many steps as cost as many
+# gradients as this number of implicit ones; a Runge-Kutta leg, with more gradients in a step, after
+# half as many.
 _PATIENCE = 300
-# Rates per optimizer step beyond which the implicit method runs from the start: fitted power laws.
+# Rates per optimizer step beyond which the implicit method runs from the start: fitted power laws,
+# whose path is not smooth at s = 0. An explicit method takes thousands of steps, or, the multistep
+# one, overlooks the start.
 _FASTEST = 100.0
 # An inertial path may go on swinging within a few optimizer steps, however long it is: so many
 # solver steps for each are no sign that it is stiff.
@@ -32,8 +36,8 @@ _STIFF_RTOL, _STIFF_ATOL = 1e-10, 1e-12
 _TIGHT = 3e-8
 # The order of the multistep method, and the rtol down to which it needs the fewest gradients.
 _ORDERS = {3: 1e-4, 4: 3e-6, 5: 3e-8, 6: 0.0}
-# The part of the tolerances that it is given where nobody asked for it: it weighs the error of a
-# memory less than the other methods do.
+# The part of the tolerances that it is given, above `_TIGHT`, where nobody asked for it: it weighs
+# the error of a memory less than the other methods do.
 _MULTISTEP = 0.3
 # There the dense output is some hundred times less exact than the steps that are controlled: the
 # path between them keeps the tolerance if the steps keep this part of it.
@@ -126,8 +130,14 @@ class Markov(AbstractMethod):
     def _runge_kutta(self) -> dfx.AbstractSolver:
         return dfx.Dopri8() if self.rtol < _TIGHT else dfx.Tsit5()
 
-    def _multistep(self) -> ExponentialMultistep:
-        return ExponentialMultistep(next(p for p, least in _ORDERS.items() if self.rtol >= least))
+    def _user_or_multistep(self) -> dict[str, Any]:
+        """The solver that was given, with the tolerances as they are; or ours."""
+        if self.solver is not None:
+            return {"solver": self.solver, "rtol": self.rtol, "atol": self.atol}
+        order = next(p for p, least in _ORDERS.items() if self.rtol >= least)
+        part = _MULTISTEP if self.rtol >= _TIGHT else 1.0
+        solver = ExponentialMultistep(order)
+        return {"solver": solver, "rtol": part * self.rtol, "atol": part * self.atol}
 
     def _hands_over(self, problem: Problem) -> bool:
         return self.solver is None and problem.parameters <= IMPLICIT_PARAMETERS
@@ -200,20 +210,15 @@ def _main(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Front
     """From where the path is to its end, with an explicit method or the user's."""
     running, fast = front.running, jnp.zeros((), bool)
     if method._hands_over(problem):
-        # a memory that forgets this fast leaves an explicit method no step at all
-        fast = running & (_fastest(problem) > _FASTEST)
+        fast = running & (fastest_rate(problem.equation.model, front.t.dtype) > _FASTEST)
         running = running & ~fast
     end = jnp.where(running, problem.ts[-1], front.t)
-    changed: dict[str, Any] = {}
-    if method.solver is not None or not problem.equation.model.inertial:
-        solver = method._multistep() if method.solver is None else method.solver
-        part = _MULTISTEP if method.solver is None and method.rtol >= _TIGHT else 1.0
-        changed = {"solver": solver, "rtol": part * method.rtol, "atol": part * method.atol}
+    inertial = problem.equation.model.inertial
+    changed = method._user_or_multistep() if method.solver is not None or not inertial else {}
     if method._hands_over(problem):
-        implicit = _PATIENCE * gradients_per_step(problem.parameters)
-        each = 2 if problem.equation.model.inertial else 1  # what a step of Tsit5 takes
-        patience = jnp.asarray(min(implicit / each, method.max_steps), front.t.dtype)
-        if problem.equation.model.inertial:
+        steps = _PATIENCE * gradients_per_step(problem.parameters) / (2 if inertial else 1)
+        patience = jnp.asarray(min(steps, method.max_steps), front.t.dtype)
+        if inertial:
             patience = jnp.maximum(patience, _PER_STEP * (problem.ts[-1] - problem.ts[0]))
         changed["patience"] = patience
     leg = method._leg(StepTime(problem.equation), end, **changed)
@@ -221,13 +226,6 @@ def _main(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Front
     if method._hands_over(problem):
         after = dataclasses.replace(after, stiff=after.stiff | fast)
     return after
-
-
-def _fastest(problem: Problem) -> Any:
-    """The largest rate of any memory, per optimizer step."""
-    memories = problem.equation.model.memories().values()
-    rates = [jnp.max(jnp.abs(m.markov.state_space()[0])) for m in memories]
-    return jnp.max(jnp.stack(rates)) if rates else jnp.zeros((), problem.ts.dtype)
 
 
 @eqx.filter_jit

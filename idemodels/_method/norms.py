@@ -1,4 +1,4 @@
-"""How states and their errors are measured."""
+"""How states, their errors and their rates are measured."""
 
 import dataclasses
 from typing import Any
@@ -9,6 +9,7 @@ from jaxtyping import Array, PyTree
 
 from .._equation import Augmented
 from .._kernel import Memory
+from .._model import AbstractModel
 from .._types import Scalar
 
 
@@ -69,3 +70,16 @@ def _rms(tree: PyTree[Array]) -> Scalar:
     mean = total / sum(x.size for x in leaves)
     positive = mean > 0  # a derivative of the root at 0 would be NaN
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, mean, 1.0)), 0.0)
+
+
+def fastest_rate(model: AbstractModel, dtype: Any) -> Scalar:
+    """The largest rate at which any memory forgets, per optimizer step; 0 where none does."""
+    rates = [jnp.max(jnp.abs(m.markov.state_space()[0])) for m in model.memories().values()]
+    return jnp.max(jnp.stack(rates)).astype(dtype) if rates else jnp.zeros((), dtype)
+
+
+def memory_time(model: AbstractModel, dtype: Any) -> Scalar:
+    """How many steps the memory lasts that forgets fastest; 0 where nothing is forgotten."""
+    rate = fastest_rate(model, dtype)
+    forgets = rate > 0
+    return jnp.where(forgets, 1.0 / jnp.where(forgets, rate, 1.0), 0.0)

@@ -58,7 +58,7 @@ class Steady(eqx.Module):
         return Watch(self._span(y), jnp.asarray(s), jnp.zeros((), int))
 
     def __call__(
-        self, watch: Watch, s0: Any, y0: Augmented, s1: Any, y1: Augmented, kept: Flag
+        self, watch: Watch, y0: Augmented, s1: Any, y1: Augmented, kept: Flag
     ) -> tuple[Watch, Flag]:
         """**Returns:** what is known after a step, and whether the path is at rest at its end."""
         span = jnp.where(kept, jnp.maximum(watch.span, self._span(y1)), watch.span)

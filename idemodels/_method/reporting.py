@@ -1,0 +1,47 @@
+"""How a solver tells what its steps cost."""
+
+import abc
+from typing import Any, ClassVar
+
+import diffrax as dfx
+import equinox as eqx
+
+from .._equation import Augmented, Equation, equation_of
+from .._types import Scalar
+
+
+class Reported(eqx.Module):
+    """The error of a step, and the gradients that it took.
+
+    A controller alone sees every step's error, that of a rejected one too; what else a solver
+    knows of a rejected step is forgotten.
+    """
+
+    error: Augmented
+    gradients: Scalar
+
+
+class AbstractReporting(dfx.AbstractAdaptiveSolver):
+    """A solver for equations of first order whose steps may differ in the gradients they take."""
+
+    # how many `init` takes
+    first_gradients: ClassVar[int]
+
+    @abc.abstractmethod
+    def reporting(self, rtol: Any, atol: Any) -> "AbstractReporting":
+        """One whose errors are `Reported`, for a controller with these tolerances that counts."""
+
+
+def first_order(terms: Any, solver: str) -> Equation:
+    """The equation behind a solver's terms.
+
+    **Raises:** `ValueError` if there is none, or one with inertia.
+    """
+    equation = equation_of(terms)
+    if equation.model.inertial:
+        raise ValueError(
+            "Argument `solver` must be one for equations of second order, for "
+            f"{type(equation.model).__name__}, but is {solver}. Use `idemodels.Markov()`, or a "
+            "Runge-Kutta method such as `diffrax.Tsit5()`."
+        )
+    return equation
