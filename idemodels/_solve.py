@@ -69,8 +69,9 @@ def solve(
     - `save`: `save(s, theta, moments)`, kept in the place of theta, so that the path of a large
         network need not be; a pytree of arrays. Moments are then not kept either.
     - `adjoint`: how to differentiate; any diffrax adjoint. `None` is
-        `diffrax.RecursiveCheckpointAdjoint()`, which does reverse mode only; for forward mode pass
-        `diffrax.ForwardMode()`.
+        `diffrax.RecursiveCheckpointAdjoint`, which does reverse mode only, with a checkpoint for
+        each of 4096 solver steps, or as many as 16 MiB hold, or 16: beyond them steps are computed
+        more than once. For forward mode pass `diffrax.ForwardMode()`.
     - `throw`: whether to raise if the solve fails. Under `vmap` one failing lane raises for all:
         pass `throw=False` and read `.result` lane by lane.
 
@@ -96,7 +97,6 @@ def solve(
     problem = _prepare(equation, theta, _states_of(state0), ts, valid, save)
     if is_concrete(problem.g0):
         check_gradient(problem.g0)
-    adjoint = dfx.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     answer = method.run(problem, adjoint)
     trajectory = _report(problem, answer, state0 is not None)
     return _raise(trajectory, answer.s) if throw else trajectory

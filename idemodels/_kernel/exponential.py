@@ -1,11 +1,10 @@
 """Forgetting at a constant rate."""
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from .._checks import as_hyperparameter, check_positive, is_positive
-from .._types import Hyperparameter
+from .._types import Hyperparameter, Scalar
 from .base import AbstractMarkovKernel, as_lag
 
 
@@ -55,24 +54,41 @@ class Exponential(AbstractMarkovKernel):
         r"""**Returns:** $e^{-dh}$ and $d \int_0^h e^{-d(h-\tau)} \tau^j d\tau$, j = 0..`degree`."""
         h = as_lag(h)
         x = jnp.asarray(self.rate, h.dtype) * h
-        powers = h ** jnp.arange(degree + 1, dtype=h.dtype) * (x * remembered_powers(x, degree))
-        # the first without a division: with h = 1 it is the optimizer's own update, to rounding
-        return jnp.exp(-x).reshape(1, 1), powers.at[0].set(-jnp.expm1(-x))[:, None]
+        if degree == 0:  # with h = 1 it is the optimizer's own update, to rounding
+            powers = -jnp.expm1(-x).reshape(1)
+        else:
+            powers = powers_of(h, degree + 1) * (x * remembered_powers(x, degree))
+        return jnp.exp(-x).reshape(1, 1), powers[:, None]
 
 
 def remembered_powers(x: Float[Array, "*n"], degree: int) -> Float[Array, "degree_plus_1 *n"]:
     r"""$\int_0^1 e^{-x(1-u)} u^j du$, j = 0..`degree`: to rounding for every $x \ge 0$."""
     # Integration by parts gives I_j = (1 - j I_{j-1})/x, which loses digits while x is small; there
-    # the series of e^{xu}, whose terms are all positive.
-    small = x < 8.0
-    near = jnp.where(small, x, 1.0)
-    k, j = np.arange(48), np.arange(degree + 1)
-    shares = (1.0 / (k[None] + j[:, None] + 1)).astype(x.dtype)
-    counts = np.maximum(k, 1).reshape((-1,) + (1,) * x.ndim).astype(x.dtype)
-    terms = jnp.cumprod((near[None] / counts).at[0].set(1.0), axis=0)
-    series = jnp.exp(-near)[None] * jnp.tensordot(shares, terms, 1, precision="highest")
-    far = jnp.where(small, 8.0, x)
-    recursion = [-jnp.expm1(-far)]
-    for i in range(1, degree + 1):
-        recursion.append(1.0 - i / far * recursion[-1])
-    return jnp.where(small[None], series, jnp.stack(recursion) / far[None])
+    # it is read backwards, from the series of the last one, whose terms alternate and halve.
+    limit = max(1.0, 0.5 * degree)
+    small = x < limit
+    near, far = jnp.where(small, x, limit), jnp.where(small, limit, x)
+    last = jnp.ones_like(x)
+    for k in range(_terms(limit, degree), 0, -1):
+        last = 1.0 - near * (1.0 / (degree + 1 + k)) * last
+    inverse = 1.0 / far
+    backward = [last * (1.0 / (degree + 1))]
+    forward = [(1.0 - jnp.exp(-far)) * inverse]  # without loss, where it counts
+    for j in range(degree, 0, -1):
+        backward.append((1.0 - near * backward[-1]) * (1.0 / j))
+        forward.append((1.0 - (degree + 1 - j) * forward[-1]) * inverse)
+    return jnp.stack([jnp.where(small, a, b) for a, b in zip(backward[::-1], forward, strict=True)])
+
+
+def powers_of(h: Scalar, count: int) -> Float[Array, " count"]:
+    """1, h, h², ...: by products, since a power with an array of exponents costs a logarithm."""
+    return jnp.stack([h**j for j in range(count)])
+
+
+def _terms(limit: float, degree: int) -> int:
+    """How many the series at `limit` needs in double precision."""
+    left, k = 1.0, 0
+    while left > 1e-17:
+        k += 1
+        left *= limit / (degree + 1 + k)
+    return k

@@ -8,7 +8,7 @@ import numpy as np
 from .._checks import as_array, as_hyperparameter, is_concrete
 from .._types import Hyperparameter
 from .base import AbstractMarkovKernel, as_lag
-from .exponential import remembered_powers
+from .exponential import powers_of, remembered_powers
 
 
 class SumOfExponentials(AbstractMarkovKernel):
@@ -72,7 +72,7 @@ class SumOfExponentials(AbstractMarkovKernel):
         r"""**Returns:** $e^{-r_i h}$ and $w_i \int_0^h e^{-r_i(h-\tau)} \tau^j d\tau$."""
         h = as_lag(h)
         x, weights = self._rates(h.dtype) * h, jnp.asarray(self.weights, h.dtype)
-        powers = h ** jnp.arange(1, degree + 2, dtype=h.dtype)
+        powers = h * powers_of(h, degree + 1)
         return jnp.diag(jnp.exp(-x)), powers[:, None] * weights[None] * remembered_powers(x, degree)
 
     def _rates(self, dtype):

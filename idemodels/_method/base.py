@@ -68,7 +68,7 @@ class AbstractMethod(eqx.Module):
         return self
 
     @abc.abstractmethod
-    def run(self, problem: Problem, adjoint: dfx.AbstractAdjoint) -> Answer:
+    def run(self, problem: Problem, adjoint: dfx.AbstractAdjoint | None) -> Answer:
         """Solves `problem`; a failure is a value of `Answer.result`, never raised."""
 
 

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from .._checks import all_finite
 from .._equation import Augmented
 from .._kernel import Memory
 from .._results import RESULTS
@@ -27,6 +26,8 @@ _WARM_UP = 40
 _GROWING = 1.2
 # A path that may come to rest is expected to within the time it has taken, or so many steps.
 _SOON = 100.0
+# Of a scaled error; its square is finite in single precision too.
+_LARGEST = 1e15
 # The smallest step, relative to t or 1, and how often one may be needed.
 _SMALLEST, _FORCED = 1e-10, 1000
 
@@ -42,6 +43,7 @@ class GuardState(eqx.Module):
     clamped_from: Scalar  # where the first of them began
     progress: Scalar  # the running mean of the way made in one attempt
     slower: Scalar  # the same over more attempts
+    size: Scalar  # the largest |theta| where the path is
     watch: Watch | None
     reason: Count
 
@@ -86,7 +88,8 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         pace = jnp.asarray(dt0, jnp.result_type(t0))
         never = jnp.full_like(pace, jnp.inf)
         watch = None if self.steady is None else self.steady.begin(t0, y0)
-        return t1, GuardState(pid, zero, zero, zero, zero, never, pace, pace, watch, zero)
+        size = largest(y0.theta)
+        return t1, GuardState(pid, zero, zero, zero, zero, never, pace, pace, size, watch, zero)
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
@@ -95,19 +98,16 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         taken = jnp.zeros((), int)
         if isinstance(y_error, Reported):
             y_error, taken = y_error.error, y_error.gradients.astype(int)
-        finite = all_finite(y1_candidate)
-        scale = lambda tree: jax.tree.map(jnp.divide, tree, self.unit)
-        y_error = jax.tree.map(lambda e: jnp.where(finite, e, jnp.inf), scale(y_error))
-        before, after = (by_memory(scale(y)) for y in (y0, y1_candidate))
-        # The error allowed grows with the state, so a step that leaps away would excuse itself.
-        after = jax.tree.map(lambda a, b: jnp.minimum(abs(a), 10.0 * (abs(b) + 1.0)), after, before)
+        scaled = self._scaled(y_error, y0, y1_candidate)
+        finite = jnp.isfinite(scaled)
         forced = old.pid[2]  # diffrax accepts whatever the smallest step yields
+        nothing = jnp.zeros_like(scaled)
         keep, next_t0, next_t1, made_jump, pid, result = self._pid(t0).adapt_step_size(
-            t0, t1, before, after, args, y_error, error_order, old.pid
+            t0, t1, nothing, nothing, args, scaled, error_order, old.pid
         )
         # but not a leap, which the smallest step does not make where there is a path
-        size = largest(before.theta) + 1.0
-        lost = forced & finite & (largest(scale(y1_candidate).theta) > 10.0 * size)
+        size = largest(y1_candidate.theta)
+        lost = forced & finite & (size > 10.0 * (old.size + 1.0))
         finite = finite & ~lost
         keep = jnp.asarray(keep) & finite
         next_t0 = jnp.where(finite, next_t0, t0)
@@ -126,10 +126,11 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             jnp.where(below, jnp.minimum(old.clamped_from, t0), old.clamped_from),
             progress,
             slower,
+            jnp.where(keep, size, old.size),
             watch,
             old.reason,
         )
-        reason = self._reason(state, next_t0, keep, finite, forced, y1_candidate)
+        reason = self._reason(state, next_t0, keep, finite, forced)
         reason = jnp.where(rests, STEADY, jnp.where(lost, STEP_TOO_SMALL, reason))
         # diffrax's reason only ends the loop; ours is read from the state
         result = dfx.RESULTS.where(reason > 0, dfx.RESULTS.dt_min_reached, result)
@@ -144,12 +145,25 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         dtype = jnp.result_type(t)
         size = jnp.maximum(jnp.abs(t), 1.0)
         smallest = max(_SMALLEST, 64 * float(jnp.finfo(dtype).eps)) * size
-        return dfx.PIDController(
-            self.rtol, self.atol, norm=self.norm, dtmin=smallest, factormax=self.growth
-        )
+        # the error that it sees is the scaled one
+        return dfx.PIDController(0.0, 1.0, norm=jnp.abs, dtmin=smallest, factormax=self.growth)
+
+    def _scaled(self, error: Augmented, y0: Augmented, y1: Augmented) -> Scalar:
+        """The size of a step's error, 1 where it is as allowed; not finite where `y1` is not."""
+
+        def leaf(e, before, after, y1, unit):
+            before, after = before / unit, after / unit
+            # The error allowed grows with the state: a step that leaps away would excuse itself.
+            after = jnp.minimum(after, 10.0 * (before + 1.0))
+            scaled = (e / unit) / (self.atol + self.rtol * jnp.maximum(before, after))
+            # however large, it is finite
+            return jnp.where(jnp.isfinite(y1), jnp.minimum(jnp.abs(scaled), _LARGEST), jnp.inf)
+
+        sizes = by_memory(y0), by_memory(y1)
+        return self.norm(jax.tree.map(leaf, error, *sizes, y1, self.unit))
 
     def _reason(
-        self, state: GuardState, t: Any, keep: Flag, finite: Flag, forced: Flag, y1: Augmented
+        self, state: GuardState, t: Any, keep: Flag, finite: Flag, forced: Flag
     ) -> Count:
         """Why to stop, if so."""
         reason = jnp.where(state.forced > _FORCED, STEP_TOO_SMALL, NOT_STOPPED)
@@ -158,7 +172,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             stiff = (attempts > _WARM_UP) & (attempts + self._expected(state, t) > self.patience)
             reason = jnp.where(stiff | (reason == STEP_TOO_SMALL), STIFF, reason)
         reason = jnp.where(t < self.end, reason, NOT_STOPPED)
-        reason = jnp.where(keep & (largest(y1.theta) > self.limit), DIVERGED, reason)
+        reason = jnp.where(keep & (state.size > self.limit), DIVERGED, reason)
         return jnp.where(finite, reason, jnp.where(forced, NONFINITE, NOT_STOPPED))
 
     def _expected(self, state: GuardState, t: Any) -> Scalar:

@@ -1,17 +1,22 @@
 """What a step makes of a state, once the gradient along it is known."""
 
-from functools import cache
+import functools
 from typing import Any
 
 import equinox as eqx
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .._equation import fraction_of, quotient
+from .._kernel import powers_of
 from .._model import AbstractModel
 from .._types import Scalar
+
+# Up to so many summands are added one by one, as a part of the arithmetic around them.
+_UNROLLED = 8
 
 
 class Nodes:
@@ -32,7 +37,7 @@ class Nodes:
         self.motion = (self.ends[:, None] ** (j + 1) / (j + 1)) @ self.powers
 
 
-@cache
+@functools.cache
 def nodes_for(order: int) -> Nodes:
     """Those of a method of this order: four resolve the direction's quotient up to order 4."""
     return Nodes(max(4, order))
@@ -46,18 +51,25 @@ class ExactStep(eqx.Module):
     decoupled weight decay in closed form. Nothing is approximated that does not depend on the path:
     a memory that forgets within a fraction of the step, and one that never forgets, are the same.
 
+    Node by node, so that on many parameters it is one loop of arithmetic, in which nothing of
+    their size is written but what it returns.
+
     - `alpha`: at the nodes.
-    - `transitions`, `inputs`: by memory, from the start to each of `Nodes.ends`.
-    - `motion`: theta there is `kept` theta - `motion` @ direction.
+    - `transitions`, `inputs`: by memory, from the start to the end.
+    - `kept`, `seen`: by memory, what of its states and of its feature is in the moment at each
+        node.
+    - `motion`: theta at each of `Nodes.ends` is `faded` theta - `motion` @ direction.
     """
 
     model: AbstractModel
     s: Float[Array, " n"]
     alpha: Float[Array, " n"]
-    transitions: dict[str, Float[Array, "ends k k"]]
-    inputs: dict[str, Float[Array, "ends n k"]]
+    transitions: dict[str, Float[Array, "k k"]]
+    inputs: dict[str, Float[Array, "n k"]]
+    kept: dict[str, Float[Array, "n k"]]
+    seen: dict[str, Float[Array, "n n"]]
     motion: Float[Array, "ends n"]
-    kept: Float[Array, " ends"]
+    faded: Float[Array, " ends"]
     sweeps: int = eqx.field(static=True)
 
     @classmethod
@@ -65,86 +77,89 @@ class ExactStep(eqx.Module):
         """The weights of a step; `model` is of the dtype of `h`, and `h` positive."""
         nodes, dtype = nodes_for(order), h.dtype
         ends, powers = jnp.asarray(nodes.ends, dtype), jnp.asarray(nodes.powers, dtype)
-        scale = h ** jnp.arange(nodes.count, dtype=dtype)
-        transitions, inputs = {}, {}
+        scale = powers_of(h, nodes.count)
+        transitions, inputs, kept, seen = {}, {}, {}, {}
         for name, memory in model.memories().items():
             propagator = lambda x, m=memory: m.markov.propagator(x * h, nodes.count - 1)
-            transitions[name], W = jax.vmap(propagator)(ends)
-            by_power = W / scale[None, :, None]
-            inputs[name] = jnp.einsum("ejk,jn->enk", by_power, powers, precision="highest")
+            E, W = jax.vmap(propagator)(ends)
+            W = jnp.einsum("ejk,jn->enk", W / scale[None, :, None], powers, precision="highest")
+            transitions[name], inputs[name] = E[-1], W[-1]
+            read = jax.vmap(memory.markov.read)
+            kept[name] = read(E[:-1])
+            seen[name] = jax.vmap(read)(W[:-1])
         at = jnp.asarray(s, dtype) + ends[:-1] * h
         alpha = jax.vmap(model.alpha)(at)
         motion = h * jnp.asarray(nodes.motion, dtype)
         # (E1) with decoupled weight decay w: theta' = -alpha (direction + w theta)
-        decay = model.weight_decay * mix(motion, alpha)
-        motion = motion * alpha[None] * jnp.exp(decay[None, :-1] - decay[:, None])
-        return cls(model, at, alpha, transitions, inputs, motion, jnp.exp(-decay), order)
+        decay = model.weight_decay * (motion @ alpha)
+        motion = jax.lax.cond(
+            eqxi.unvmap_any(decay != 0),
+            lambda: motion * alpha[None] * jnp.exp(decay[None, :-1] - decay[:, None]),
+            lambda: motion * alpha[None],
+        )
+        faded = jnp.exp(-decay)
+        return cls(model, at, alpha, transitions, inputs, kept, seen, motion, faded, order)
 
     def __call__(
-        self, theta: PyTree[Array], memory: dict[str, PyTree[Array]], g: PyTree[Array]
+        self, theta: PyTree[Array], memory: dict[str, PyTree[Array]], g: list[PyTree[Array]]
     ) -> tuple[PyTree[Array], dict[str, PyTree[Array]], PyTree[Array]]:
-        """Theta and memories at the end, and the direction at the last node.
+        """The way of theta to the end, memories there, and the direction at the last node.
 
         **Arguments:**
 
-        - `g`: the gradient at the nodes; leaves `(n, *shape)`.
+        - `g`: the gradient at each node.
         """
-        read, end = {}, {}
-        for name, m in self.model.memories().items():
-            states = self._states(name, memory[name], m.of(g))
-            end[name] = jax.tree.map(lambda z: z[-1], states)
-            inside = jax.tree.map(lambda z: z[:-1], states)
-            read[name] = jax.vmap(m.markov.read)(inside)
+        memories = self.model.memories()
+        features = {name: [m.of(g) for g in g] for name, m in memories.items()}
+        end = {name: self.end(name, memory[name], features[name]) for name in memories}
+        read = [
+            {name: self._moment(i, name, memory[name], features[name]) for name in memories}
+            for i in range(len(g))
+        ]
+        d = self._directions([theta] * len(g), g, read)
+        if not self.model.pointwise:  # it may depend on theta: each sweep gains an order
+            for _ in range(self.sweeps):
+                inside = [self.after(self._way(i, d), theta, i) for i in range(len(g))]
+                d = self._directions(inside, g, read)
+        return self._way(-1, d), end, d[-1]
 
-        def direction(s, theta, g, moments):
-            return quotient(fraction_of(self.model, s, theta, g, moments))
+    def after(self, way: PyTree[Array], theta: PyTree[Array], i: int = -1) -> PyTree[Array]:
+        """Theta at the end, or at the node `i`, after a `way` that says nothing of weight decay."""
+        return jax.tree.map(lambda x, way: self.faded[i] * x - way, theta, way)
 
-        if self.model.pointwise:
-            d = jax.vmap(direction, in_axes=(0, None, 0, 0))(self.s, theta, g, read)
-        else:
-            d = self._swept(jax.vmap(direction), theta, g, read)
-        moved = jax.tree.map(lambda x, d: self._moved(x, d, slice(-1, None))[0], theta, d)
-        return moved, end, jax.tree.map(lambda d: d[-1], d)
+    def end(self, name: str, state: PyTree[Array], features: list[PyTree[Array]]) -> PyTree[Array]:
+        """The states of one memory at the end, of its feature at each node."""
+        kept = jax.tree.map(lambda z: _matrix(self.transitions[name], z), state)
+        return jax.tree.map(jnp.add, kept, self.learnt(name, features))
 
-    def end(
-        self, name: str, state: Float[Array, "k p"], feature: Float[Array, "n p"]
-    ) -> Float[Array, "k p"]:
-        """The states of one memory at the end, of its `feature` at the nodes, on flat arrays."""
-        return mix(self.transitions[name][-1], state) + mix(self.inputs[name][-1].T, feature)
+    def learnt(self, name: str, features: list[PyTree[Array]]) -> PyTree[Array]:
+        """The part of them that the feature makes."""
+        return jax.tree.map(lambda *f: _matrix(self.inputs[name].T, jnp.stack(f)), *features)
 
-    def _states(self, name: str, memory: PyTree[Array], feature: PyTree[Array]) -> PyTree[Array]:
-        """The states of a memory at the nodes and at the end; leaves `(n + 1, k, *shape)`."""
-        E, W = self.transitions[name], self.inputs[name]
+    def _moment(self, i: int, name: str, state: PyTree[Array], features: list[Any]) -> PyTree[Array]:
+        kept, seen = self.kept[name][i], self.seen[name][i]
+        return jax.tree.map(lambda z, *f: mix(kept, z) + mix(seen, f), state, *features)
 
-        def leaf(z, f):
-            if z.shape[0] == 1:  # the common case, without a matrix product over all parameters
-                kept = E.reshape((-1,) + (1,) * z.ndim) * z[None]
-                return kept + mix(W[:, :, 0], f)[:, None]
-            kept = jnp.tensordot(E, z, 1, precision="highest")
-            return kept + jnp.einsum("enk,n...->ek...", W, f, precision="highest")
+    def _directions(self, theta: list[Any], g: list[Any], read: list[Any]) -> list[PyTree[Array]]:
+        nodes = zip(self.s, theta, g, read, strict=True)
+        return [quotient(fraction_of(self.model, *node)) for node in nodes]
 
-        return jax.tree.map(leaf, memory, feature)
-
-    def _moved(self, theta: Array, d: Array, rows: slice) -> Array:
-        kept = self.kept[rows].reshape((-1,) + (1,) * theta.ndim)
-        return kept * theta[None] - mix(self.motion[rows], d)
-
-    def _swept(self, direction: Any, theta: PyTree[Array], g: PyTree[Array], read: Any) -> Any:
-        """A direction that may depend on theta: each sweep over the nodes gains an order."""
-
-        def sweep(at, _):
-            d = direction(self.s, at, g, read)
-            return jax.tree.map(lambda x, d: self._moved(x, d, slice(-1)), theta, d), None
-
-        start = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.s.size, *x.shape)), theta)
-        at, _ = jax.lax.scan(sweep, start, None, length=self.sweeps)
-        return direction(self.s, at, g, read)
+    def _way(self, i: int, d: list[PyTree[Array]]) -> PyTree[Array]:
+        return jax.tree.map(lambda *d: mix(self.motion[i], d), *d)
 
 
-def mix(weights: Any, values: Float[Array, "k *shape"]) -> Float[Array, "n *shape"]:
-    """The combinations `weights` (shape `(n, k)`) of values along their first axis."""
-    weights = jnp.asarray(weights, values.dtype)
-    return jnp.tensordot(weights, values, 1, precision="highest")
+def mix(weights: Float[Array, " k"], values: Any) -> Float[Array, "*shape"]:
+    """The combination with `weights` of `values`: an array of as many rows, or a list of arrays."""
+    if len(values) > _UNROLLED:
+        return jnp.tensordot(weights, jnp.asarray(values), 1, precision="highest")
+    return functools.reduce(jnp.add, [w * value for w, value in zip(weights, values, strict=True)])
+
+
+def _matrix(matrix: Float[Array, "n k"], values: Float[Array, "k *shape"]) -> Any:
+    """Their product, row by row where there are few."""
+    if len(matrix) > 1:
+        return jnp.tensordot(matrix, values, 1, precision="highest")
+    return mix(matrix[0], values)[None]
 
 
 def lagrange(x: Float[Array, " k"], at: Any) -> Float[Array, "n k"]:

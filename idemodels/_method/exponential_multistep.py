@@ -12,9 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._equation import Augmented, Equation, cast, dtype_of, equation_of
-from .._model import AbstractModel
 from .._types import Flag, Scalar
-from .blocks import by_blocks
 from .exact_step import ExactStep, lagrange, mix, nodes_for
 from .norms import memory_time
 from .reporting import AbstractReporting, Reported, first_order
@@ -24,8 +22,6 @@ ORDERS = (2, 3, 4, 5, 6)
 # A memory is read under a root, in a quotient: its error weighs less than one of theta. Measured:
 # with 1 a run of AdaGrad takes half as many steps again for the same error.
 _MEMORY_ERROR = 0.1
-# Parameters in a block.
-_BLOCK = 2**14
 
 
 class ExponentialMultistep(AbstractReporting):
@@ -106,26 +102,28 @@ class ExponentialMultistep(AbstractReporting):
         past = self._filled(equation, model, t0, h, y0, solver_state, fresh)
         exact = ExactStep.of(model, t0, h, self._order)
         line = _Line.of(past.lags / h, nodes_for(self._order).inside)
-        blocks = functools.partial(_pointwise, model)
 
-        def predict(theta, memory, past):
-            return (exact(theta, memory, jax.tree.map(line.predicted, past))[0],)
+        before = line.predicted(past.gradients)
+        foretold, _, foretold_velocity = exact(y0.theta, y0.memory, before)
+        new = equation.gradient(exact.after(foretold, y0.theta), y0.fixed)
+        after = line.corrected(past.gradients, new)
+        way, memory, velocity = exact(y0.theta, y0.memory, after)
 
-        (predicted,) = blocks(predict, y0.theta, y0.memory, past.gradients)
-        new = equation.gradient(predicted, y0.fixed)
         # an error in the velocity lasts as long as the memory that forgets it first
         lasting = exact.alpha[-1] * memory_time(model, dtype)
-
-        def correct(theta, memory, past, new):
-            before = exact(theta, memory, jax.tree.map(line.predicted, past))
-            after = exact(theta, memory, jax.tree.map(line.corrected, past, new))
-            moved, faster = (jax.tree.map(_distance, after[i], before[i]) for i in (0, 2))
-            error = jax.tree.map(lambda e, v: e + lasting * v, moved, faster)
-            learnt = jax.tree.map(lambda a, b: _MEMORY_ERROR * (a - b), after[1], before[1])
-            return after[0], after[1], error, learnt
-
-        theta, memory, e_theta, e_memory = blocks(correct, y0.theta, y0.memory, past.gradients, new)
-        y1 = Augmented(theta, memory, y0.fixed)
+        e_theta = jax.tree.map(
+            lambda x, x0, v, v0: jnp.abs(x - x0) + lasting * jnp.abs(v - v0),
+            *(way, foretold, velocity, foretold_velocity),
+        )
+        e_memory = {}
+        for name, m in model.memories().items():
+            surprise = [
+                jax.tree.map(jnp.subtract, m.of(a), m.of(b))
+                for a, b in zip(after, before, strict=True)
+            ]
+            learnt = exact.learnt(name, surprise)
+            e_memory[name] = jax.tree.map(lambda z: _MEMORY_ERROR * z, learnt)
+        y1 = Augmented(exact.after(way, y0.theta), memory, y0.fixed)
         error: Any = Augmented(e_theta, e_memory, y0.fixed)
         if self._reports:
             starting = 1 + (self._order - 1) * (self._order - 2) // 2
@@ -159,10 +157,9 @@ class ExponentialMultistep(AbstractReporting):
         def refine(gradients, item):
             weights, fraction, row = item
             exact = ExactStep.of(model, t0, fraction * h, self._order)
-            f = lambda theta, memory, g: (
-                exact(theta, memory, jax.tree.map(lambda g: mix(weights, g), g))[0],
-            )
-            (theta,) = _pointwise(model, f, y0.theta, y0.memory, gradients)
+            along = [jax.tree.map(lambda g, w=w: mix(w, g), gradients) for w in weights]
+            way, _, _ = exact(y0.theta, y0.memory, along)
+            theta = exact.after(way, y0.theta)
             g = equation.gradient(theta, y0.fixed)
             return jax.tree.map(lambda all, g: all.at[row].set(g), gradients, g), None
 
@@ -201,7 +198,7 @@ class _Line(eqx.Module):
     """
 
     basis: Float[Array, "n k"]
-    end: Float[Array, "1 k"]
+    end: Float[Array, " k"]
     bump: Float[Array, " n"]
 
     @classmethod
@@ -209,17 +206,18 @@ class _Line(eqx.Module):
         """`x`: where the past ones are, `at`: the nodes, both in units of the step."""
         at = jnp.asarray(at, x.dtype)
         bump = jnp.prod((at[:, None] - x[None]) / (1.0 - x)[None], axis=1)
-        return cls(lagrange(x, at), lagrange(x, jnp.ones(1, x.dtype)), bump)
+        return cls(lagrange(x, at), lagrange(x, jnp.ones(1, x.dtype))[0], bump)
 
-    def predicted(self, past: Float[Array, "k *shape"]) -> Float[Array, "n *shape"]:
-        return mix(self.basis, past)
+    def predicted(self, past: PyTree[Array]) -> list[PyTree[Array]]:
+        """The gradient at each node, from those of the past; leaves `(k, *shape)`."""
+        return [jax.tree.map(lambda g, w=w: mix(w, g), past) for w in self.basis]
 
-    def corrected(
-        self, past: Float[Array, "k *shape"], new: Float[Array, "*shape"]
-    ) -> Float[Array, "n *shape"]:
-        surprise = new - mix(self.end, past)[0]
-        bump = self.bump.reshape((-1,) + (1,) * surprise.ndim)
-        return self.predicted(past) + bump * surprise[None]
+    def corrected(self, past: PyTree[Array], new: PyTree[Array]) -> list[PyTree[Array]]:
+        """The same, with the `new` one at the step's end."""
+        surprise = jax.tree.map(lambda new, g: new - mix(self.end, g), new, past)
+        add = lambda w: lambda g, extra: g + w * extra
+        predicted = zip(self.bump, self.predicted(past), strict=True)
+        return [jax.tree.map(add(w), g, surprise) for w, g in predicted]
 
 
 class _Interpolation(dfx.AbstractLocalInterpolation):
@@ -246,13 +244,9 @@ class _Interpolation(dfx.AbstractLocalInterpolation):
         at = jnp.asarray(nodes_for(self.order).inside, way.dtype) * (way / self.h)
         line = _Line.of(self.past.lags / self.h, at)
 
-        def advance(theta, memory, past, new):
-            return exact(theta, memory, jax.tree.map(line.corrected, past, new))[:2]
-
-        theta, memory = _pointwise(
-            model, advance, y0.theta, y0.memory, self.past.gradients, self.new
-        )
-        y = Augmented(theta, memory, y0.fixed)
+        along = line.corrected(self.past.gradients, self.new)
+        moved, memory, _ = exact(y0.theta, y0.memory, along)
+        y = Augmented(exact.after(moved, y0.theta), memory, y0.fixed)
         return jax.tree.map(lambda a, b: jnp.where(started, a, b), y, y0)
 
 
@@ -276,14 +270,3 @@ def _stages(order: int) -> tuple[np.ndarray, np.ndarray]:
             weights.append(W)
             places.append(j / k)
     return np.array(weights), np.array(places)
-
-
-def _pointwise(model: AbstractModel, f: Any, theta: Any, memory: Any, *g: Any) -> Any:
-    """`f`, in blocks where the model's direction allows them."""
-    if model.pointwise:
-        return by_blocks(f, _BLOCK, theta, memory, *g)
-    return f(theta, memory, *g)
-
-
-def _distance(a: Array, b: Array) -> Array:
-    return jnp.abs(a - b)

@@ -22,6 +22,9 @@ from .steady import Steady
 
 # Extrapolation to ten times the distance would magnify the rounding of five gradients 1e5 times.
 _GROWTH = 3.0
+# Checkpoints: bytes for all of them, how few and how many there are, and how many states of the
+# equation one of them holds with the past of a multistep method.
+_ROOM, _FEWEST, _MOST, _STATES = 2**24, 16, 4096, 4
 # Counts a leg whose solver does not tell how often it calls the right-hand side.
 _UNKNOWN = -(2**30)
 
@@ -61,7 +64,7 @@ class Leg(eqx.Module):
     event: dfx.Event | None
     steady_tol: Any
 
-    def run(self, problem: Problem, front: Front, adjoint: dfx.AbstractAdjoint) -> Front:
+    def run(self, problem: Problem, front: Front, adjoint: dfx.AbstractAdjoint | None) -> Front:
         """The path, as far as this leg leads."""
         start = front.t
         ts = self.clock.of(problem.ts)
@@ -84,7 +87,7 @@ class Leg(eqx.Module):
                 controller_state=True,
             ),
             stepsize_controller=self._controller(problem, start),
-            adjoint=adjoint,
+            adjoint=self._checkpointed(front.y) if adjoint is None else adjoint,
             event=self._event(),
             max_steps=self.max_steps,
             throw=False,
@@ -111,6 +114,16 @@ class Leg(eqx.Module):
     @property
     def _adapts(self) -> bool:
         return isinstance(self.solver, dfx.AbstractAdaptiveSolver | dfx.AbstractImplicitSolver)
+
+    def _checkpointed(self, y: Augmented) -> dfx.AbstractAdjoint:
+        """Reverse mode that takes a step anew where its state is not among the checkpoints.
+
+        What is computed anew differs by rounding, which the step sizes magnify, to 1e-8 of a
+        derivative at rtol 1e-10: where there is room for them, every state is one.
+        """
+        state = 1024 + _STATES * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(y))
+        count = min(self.max_steps, _MOST, max(_FEWEST, _ROOM // state))
+        return dfx.RecursiveCheckpointAdjoint(checkpoints=count)
 
     def _keep(self, problem: Problem) -> Any:
         return lambda t, y, args: problem.keep(*self.clock.at(t, y))

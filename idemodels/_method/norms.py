@@ -51,12 +51,13 @@ def units(
 
 
 def by_memory(y: Augmented) -> Augmented:
-    """Each state of a memory as large as the largest of them.
+    """The size of every number, but of each state of a memory that of the largest of them.
 
     They are read together: one that passes through zero may be wrong by as much as the others.
     """
-    largest_state = lambda z: jnp.broadcast_to(jnp.max(jnp.abs(z), axis=0, keepdims=True), z.shape)
-    return dataclasses.replace(y, memory=jax.tree.map(largest_state, y.memory))
+    size = jax.tree.map(jnp.abs, y)
+    shared = lambda z: z if len(z) == 1 else jnp.broadcast_to(jnp.max(z, 0, keepdims=True), z.shape)
+    return dataclasses.replace(size, memory=jax.tree.map(shared, size.memory))
 
 
 def largest(tree: PyTree[Array]) -> Scalar:

@@ -65,11 +65,10 @@ class _Interpolation(dfx.AbstractLocalInterpolation):
             if name in linear:
                 z = jnp.einsum("q,qkp->kp", weights, linear[name])
             else:
-                feature = m.feature(mix(along, gradients))
-                state = jax.vmap(_flat)(y0.memory[name])
-                z = exact.end(name, state, feature)
+                features = [m.feature(mix(w, gradients)) for w in along]
+                z = exact.end(name, jax.vmap(_flat)(y0.memory[name]), features)
             memory[name] = jax.vmap(tree)(z)
-        y = Augmented(tree(mix(weights[None], thetas)[0]), memory, y0.fixed)
+        y = Augmented(tree(mix(weights, thetas)), memory, y0.fixed)
         return jax.tree.map(lambda a, b: jnp.where(started, a, b), y, y0)
 
 
@@ -338,7 +337,7 @@ class _Formula(eqx.Module):
         )
 
     def predicted(self, past: Float[Array, "q p"]) -> Float[Array, " p"]:
-        return mix(self.ahead[None], past)[0]
+        return mix(self.ahead, past)
 
     def tree(self, x: Float[Array, " p"]) -> PyTree[Array]:
         return ravel_pytree(self.y0.theta)[1](x)
@@ -356,9 +355,9 @@ class _Formula(eqx.Module):
                 out[name] = right / matrix if scalar else jnp.linalg.solve(matrix, right)
             else:
                 gradients = jnp.concatenate([g[None], self.known.gradients])
-                feature = m.feature(mix(self.along, gradients))
+                features = [m.feature(mix(w, gradients)) for w in self.along]
                 state = jax.vmap(_flat)(self.y0.memory[name])
-                out[name] = self.exact.end(name, state, feature)
+                out[name] = self.exact.end(name, state, features)
         return out
 
     def direction(self, theta: Float[Array, " p"], g: Float[Array, " p"]) -> Float[Array, " p"]:
@@ -376,18 +375,18 @@ class _Formula(eqx.Module):
         d, bend = jax.jvp(slide, (g,), (jnp.ones_like(g),))
         pull = self.h * self.alpha
         decay = pull * self.model.weight_decay
-        past = mix(self.weights[None], self.known.theta)[0]
+        past = mix(self.weights, self.known.theta)
         residual = (self.lead + decay) * it.theta + past + pull * d
         # what each difference would change in it
         changes = (self.lead + decay) * S + pull * bend[None] * G
         share = _least_squares(changes, residual)
-        rest = residual - mix(share[None], changes)[0]
-        step = -mix(share[None], S)[0] - rest / (self.lead + decay)
+        rest = residual - mix(share, changes)
+        step = -mix(share, S) - rest / (self.lead + decay)
         size = jnp.sqrt(jnp.mean((step / tolerance) ** 2))
         first = it.count == 0
         seen = jnp.maximum(0.2 * it.rate, size / jnp.where(first, 1.0, it.last))
         rate = jnp.where(first, it.rate, jnp.minimum(seen, 2.0))
-        foretold = g - mix(share[None], G)[0]
+        foretold = g - mix(share, G)
         done = jnp.minimum(rate, 1.0) * size <= _ENOUGH
         return _Iterate(it.theta + step, foretold, secants, rate, size, it.count + 1, done)
 
