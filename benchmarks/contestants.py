@@ -22,7 +22,7 @@ class Contestant:
     - `ratios`: of atol to rtol.
     - `traced`: whether one program serves all tolerances. The default method chooses its solver by
         them, so that each has its own.
-    - `compiled`: whether the whole call is one program, under `eqx.filter_jit`.
+    - `compiled`: whether the whole call is one program, under `jax.jit`.
     - `only`: the problems; all if None.
     """
 

@@ -127,20 +127,29 @@ def _continuous(problem: str, name: str):
     assert contestant.method is not None
     model, objective, theta0 = DESCENTS[problem].build()
 
-    def path(model, objective, theta0, ts, rtol, atol):
-        method = contestant.method(rtol, atol)
-        return ide.solve(model, objective, theta0, ts, method=method, throw=False)
+    def prepared(objective):
+        parts, rest = eqx.partition((model, objective, theta0), eqx.is_array)
 
-    compiled = eqx.filter_jit(path) if contestant.compiled else path
-    # arrays are traced, numbers are not
-    as_given = lambda x: jax.numpy.asarray(x) if contestant.traced else x
+        def path(parts, ts, rtol, atol):
+            method = contestant.method(rtol, atol)
+            return ide.solve(*eqx.combine(parts, rest), ts, method=method, throw=False)
 
-    def call(function, objective, setting):
-        rtol, atol = as_given(setting["rtol"]), as_given(setting["atol"])
-        return jax.block_until_ready(function(model, objective, theta0, ts, rtol, atol))
+        # arrays only: what else is there would be compared at every call
+        fixed = () if contestant.traced else ("rtol", "atol")
+        compiled = jax.jit(path, static_argnames=fixed) if contestant.compiled else path
+
+        def call(setting):
+            rtol, atol = setting["rtol"], setting["atol"]
+            if contestant.traced:
+                rtol, atol = jax.numpy.asarray(rtol), jax.numpy.asarray(atol)
+            return jax.block_until_ready(compiled(parts, ts, rtol=rtol, atol=atol))
+
+        return call
+
+    call = prepared(objective)
 
     def solve(setting):
-        found = call(compiled, objective, setting)
+        found = call(setting)
         okay = bool(ide.is_okay(found.result))
         made = int(found.stats["num_gradients"])
         return Point(
@@ -153,11 +162,11 @@ def _continuous(problem: str, name: str):
         )
 
     counter = Counter()
-    counted = Counted(objective, counter)
+    counted = prepared(Counted(objective, counter))
 
     def count(setting):
         counter.count = 0
-        call(compiled, counted, setting)
+        counted(setting)
         jax.effects_barrier()
         return counter.count
 

@@ -71,7 +71,8 @@ def solve(
     - `adjoint`: how to differentiate; any diffrax adjoint. `None` is
         `diffrax.RecursiveCheckpointAdjoint`, which does reverse mode only, with a checkpoint for
         each of 4096 solver steps, or as many as 16 MiB hold, or 16: beyond them steps are computed
-        more than once. For forward mode pass `diffrax.ForwardMode()`.
+        more than once, as `diffrax.DirectAdjoint()` does in reverse, with sizes that agree to some
+        1e-16 / rtol only. For forward mode pass `diffrax.ForwardMode()`.
     - `throw`: whether to raise if the solve fails. Under `vmap` one failing lane raises for all:
         pass `throw=False` and read `.result` lane by lane.
 

@@ -202,8 +202,9 @@ def test_a_jump_starts_anew():
     np.testing.assert_allclose(solution.ys.theta, truth.ys.theta, atol=1e-7)
 
 
-def outcome(adjoint):
-    method = ide.Markov(ide.ExponentialMultistep(5), rtol=1e-10, atol=1e-12, max_steps=512)
+def outcome(adjoint, rtol=1e-10):
+    solver = ide.ExponentialMultistep(5)
+    method = ide.Markov(solver, rtol=rtol, atol=rtol / 100, max_steps=512)
 
     def last(learning_rate, b1, b2, theta0):
         model = ide.Adam(learning_rate, b1, b2)
@@ -219,14 +220,22 @@ POINT = (0.05, 0.9, 0.99, 1.0)
 
 
 @pytest.mark.slow
-def test_adjoints_agree_with_each_other_and_with_differences():
+@pytest.mark.parametrize(("rtol", "direct_rtol"), [(1e-7, 1e-8), (1e-10, 1e-5)])
+def test_adjoints_agree_with_each_other(rtol, direct_rtol):
+    # The direct adjoint takes steps anew, which agrees in their sizes to about 1e-16 / rtol.
     at = tuple(jnp.asarray(x) for x in POINT)
     argnums = (0, 1, 2, 3)
-    reverse = jax.jit(jax.grad(outcome(None), argnums))(*at)
-    direct = jax.jit(jax.grad(outcome(dfx.DirectAdjoint()), argnums))(*at)
-    forward = jax.jit(jax.jacfwd(outcome(dfx.ForwardMode()), argnums))(*at)
-    np.testing.assert_allclose(direct, reverse, rtol=1e-8)
-    np.testing.assert_allclose(forward, reverse, rtol=1e-8)
+    reverse = jax.jit(jax.grad(outcome(None, rtol), argnums))(*at)
+    direct = jax.jit(jax.grad(outcome(dfx.DirectAdjoint(), rtol), argnums))(*at)
+    forward = jax.jit(jax.jacfwd(outcome(dfx.ForwardMode(), rtol), argnums))(*at)
+    np.testing.assert_allclose(forward, reverse, rtol=1e-12)
+    np.testing.assert_allclose(direct, reverse, rtol=direct_rtol)
+
+
+@pytest.mark.slow
+def test_the_adjoint_agrees_with_differences():
+    at = tuple(jnp.asarray(x) for x in POINT)
+    reverse = jax.jit(jax.grad(outcome(None), (0, 1, 2, 3)))(*at)
     run = jax.jit(outcome(None))
     for i, h in enumerate([1e-4, 1e-3, 1e-4, 1e-3]):
         shifted = lambda k, i=i, h=h: run(*(x + (k * h if j == i else 0) for j, x in enumerate(at)))
