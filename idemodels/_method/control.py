@@ -148,7 +148,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         # the error that it sees is the scaled one
         return dfx.PIDController(0.0, 1.0, norm=jnp.abs, dtmin=smallest, factormax=self.growth)
 
-    def _scaled(self, error: Augmented, y0: Augmented, y1: Augmented) -> Scalar:
+    def _scaled(self, error: Any, y0: Augmented, y1: Augmented) -> Scalar:
         """The size of a step's error, 1 where it is as allowed; not finite where `y1` is not."""
 
         def leaf(e, before, after, y1, unit):
@@ -162,9 +162,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         sizes = by_memory(y0), by_memory(y1)
         return self.norm(jax.tree.map(leaf, error, *sizes, y1, self.unit))
 
-    def _reason(
-        self, state: GuardState, t: Any, keep: Flag, finite: Flag, forced: Flag
-    ) -> Count:
+    def _reason(self, state: GuardState, t: Any, keep: Flag, finite: Flag, forced: Flag) -> Count:
         """Why to stop, if so."""
         reason = jnp.where(state.forced > _FORCED, STEP_TOO_SMALL, NOT_STOPPED)
         if self.patience is not None:

@@ -136,7 +136,7 @@ class ExactStep(eqx.Module):
         """The part of them that the feature makes."""
         return jax.tree.map(lambda *f: _matrix(self.inputs[name].T, jnp.stack(f)), *features)
 
-    def _moment(self, i: int, name: str, state: PyTree[Array], features: list[Any]) -> PyTree[Array]:
+    def _moment(self, i: int, name: str, state: Any, features: list[Any]) -> PyTree[Array]:
         kept, seen = self.kept[name][i], self.seen[name][i]
         return jax.tree.map(lambda z, *f: mix(kept, z) + mix(seen, f), state, *features)
 
