@@ -95,7 +95,7 @@ def solve(
     method = method.prepare(given, state0)
     held = Held(objective, rest)
     equation = Equation(cast(model, dtype), held, args)
-    problem = _prepare(equation, theta, _states_of(state0), ts, valid, save)
+    problem = prepare(equation, theta, _states_of(state0), ts, valid, save)
     if is_concrete(problem.g0):
         check_gradient(problem.g0)
     answer = method.run(problem, adjoint)
@@ -131,7 +131,7 @@ class _Keep(eqx.Module):
 
 
 @eqx.filter_jit
-def _prepare(equation: Equation, theta, state0, ts, valid, save) -> Problem:
+def prepare(equation: Equation, theta, state0, ts, valid, save) -> Problem:
     y0 = equation.start(theta)
     if state0 is not None:
         like = lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape)

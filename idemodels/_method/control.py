@@ -1,5 +1,6 @@
 """The step-size controller of `Markov`: diffrax's own, in the equation's units, with guards."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,8 @@ class GuardState(eqx.Module):
     progress: Scalar  # the running mean of the way made in one attempt
     slower: Scalar  # the same over more attempts
     size: Scalar  # the largest |theta| where the path is
+    start: Scalar  # where the leg began
+    proposed: Scalar  # the next step
     watch: Watch | None
     reason: Count
 
@@ -57,7 +60,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     - `unit`: like the state; the size that counts as one in each of its arrays. diffrax's `atol`
         is one number, and the square of a small gradient is far below it.
     - `limit`: |theta| beyond which the path has diverged.
-    - `start`, `end`: where the leg does.
+    - `end`: where the leg does.
     - `patience`: attempts that the leg may be expected to take in all before it is handed over as
         stiff; `None` never hands over.
     - `negative`: whether a state has a negative memory that must not be.
@@ -69,13 +72,20 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     atol: Any
     unit: PyTree[Array]
     limit: Scalar
-    start: Scalar
     end: Scalar
     patience: Any
     norm: Callable[[PyTree[Array]], Scalar] = eqx.field(static=True)
     negative: Callable[[Augmented], Flag]
     steady: Steady | None = None
     growth: float = 10.0
+
+    def forget_counts(self, state: GuardState) -> GuardState:
+        """The state with those counts at 0 that a leg adds up itself."""
+        zero = jnp.zeros((), int)
+        state = dataclasses.replace(state, gradients=zero, clamped=zero)
+        if state.watch is None:
+            return state
+        return dataclasses.replace(state, watch=dataclasses.replace(state.watch, looks=zero))
 
     def wrap(self, direction):
         del direction  # forwards only
@@ -89,7 +99,9 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         never = jnp.full_like(pace, jnp.inf)
         watch = None if self.steady is None else self.steady.begin(t0, y0)
         size = largest(y0.theta)
-        return t1, GuardState(pid, zero, zero, zero, zero, never, pace, pace, size, watch, zero)
+        start = jnp.asarray(t0, pace.dtype)
+        counts = (zero, zero, zero, zero)
+        return t1, GuardState(pid, *counts, never, pace, pace, size, start, pace, watch, zero)
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
@@ -127,6 +139,8 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             progress,
             slower,
             jnp.where(keep, size, old.size),
+            old.start,
+            jnp.asarray(next_t1 - next_t0, old.proposed.dtype),
             watch,
             old.reason,
         )
@@ -178,7 +192,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         grows = (state.progress > _GROWING * state.slower) & (t > 0)
         ahead = jnp.maximum(self.end - t, 0.0)
         if self.steady is not None:  # it may come to rest long before the end
-            ahead = jnp.minimum(ahead, jnp.maximum(t - self.start, _SOON))
+            ahead = jnp.minimum(ahead, jnp.maximum(t - state.start, _SOON))
         since = jnp.where(grows, t, 1.0)
         in_proportion = jnp.log1p(ahead / since) / jnp.log1p(state.progress / since)
         # a kink of the gradient takes some dozens of tiny steps, and is no stiffness

@@ -1,4 +1,10 @@
-"""One stretch of a path: a call of diffrax, taken up where the stretch before it ended."""
+"""One stretch of a path, taken up where the stretch before it ended.
+
+There is one stepping loop, diffrax's: `diffeqsolve` has the saving, the events and the adjoints,
+and a loop of our own over `solver.step` would have to have them again. What such a loop permits and
+a plain call does not, to stop after so many steps and to go on without loss, needs three states
+from one call to the next, the solver's, the controller's and the step that it proposed: a `Carry`.
+"""
 
 from typing import Any
 
@@ -6,7 +12,7 @@ import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, PyTree
 
 from .._equation import Augmented
 from .._results import RESULTS
@@ -41,8 +47,22 @@ class Front(eqx.Module):
     stats: dict[str, Any]
 
     @property
-    def running(self) -> Flag:
+    def running(self) -> Bool[Array, "*lanes"]:
         return self.result == RESULTS.successful
+
+
+class Carry(eqx.Module):
+    """What a leg needs to go on after a pause.
+
+    - `solver`, `controller`: their states; `None` before the first step.
+    - `pace`: the step that was proposed.
+    - `steps`: how many it has made.
+    """
+
+    solver: Any
+    controller: Any
+    pace: Scalar
+    steps: Count
 
 
 class Leg(eqx.Module):
@@ -66,50 +86,97 @@ class Leg(eqx.Module):
 
     def run(self, problem: Problem, front: Front, adjoint: dfx.AbstractAdjoint | None) -> Front:
         """The path, as far as this leg leads."""
+        adjoint = self._checkpointed(front.y) if adjoint is None else adjoint
+        carry = Carry(None, None, front.pace, jnp.zeros((), int))
+        return self._advanced(problem, front, carry, adjoint, self.max_steps)[0]
+
+    def begin(self, problem: Problem, front: Front) -> "Carry":
+        """What `advance` begins with."""
+        terms, solver, start = dfx.ODETerm(self.clock.field()), self._solver, front.t
+        pace, order = self._first(front.pace), solver.error_order(terms)
+        first, state = self._controller(problem).init(
+            terms, start, self.end, front.y, pace, None, solver.func, order
+        )
+        first = jnp.minimum(first, self.end)
+        made = solver.init(terms, start, first, front.y, None)
+        return Carry(made, state, pace, jnp.zeros((), int))
+
+    def advance(
+        self, problem: Problem, front: Front, carry: "Carry", steps: int
+    ) -> tuple[Front, "Carry"]:
+        """At most so many solver steps further; not to be differentiated.
+
+        The path is the one that `run` makes, but that `max_steps` may be passed by less than
+        `steps`. It is over when `front.result` is another than successful, or `front.t` is `end`.
+        """
+        return self._advanced(problem, front, carry, dfx.RecursiveCheckpointAdjoint(), steps)
+
+    def _advanced(
+        self, problem: Problem, front: Front, carry: "Carry", adjoint: Any, steps: int
+    ) -> tuple[Front, "Carry"]:
         start = front.t
         ts = self.clock.of(problem.ts)
-        inside = jnp.clip(ts, start, self.end)
-        solver = self.solver
-        if isinstance(solver, AbstractReporting):
-            solver = solver.reporting(self.rtol, self.atol)
+        end = jnp.where(front.running, self.end, start)
+        inside = jnp.clip(ts, start, end)
+        controller = self._controller(problem)
         solution = dfx.diffeqsolve(
             dfx.ODETerm(self.clock.field()),
-            solver,
+            self._solver,
             start,
-            self.end,
-            front.pace if self._adapts else jnp.ones_like(front.pace),
+            end,
+            self._first(carry.pace),
             front.y,
             saveat=dfx.SaveAt(
                 subs=[
                     dfx.SubSaveAt(ts=inside, fn=self._keep(problem)),
                     dfx.SubSaveAt(t1=True),
                 ],
+                solver_state=True,
                 controller_state=True,
             ),
-            stepsize_controller=self._controller(problem, start),
-            adjoint=self._checkpointed(front.y) if adjoint is None else adjoint,
+            stepsize_controller=controller,
+            adjoint=adjoint,
             event=self._event(),
-            max_steps=self.max_steps,
+            max_steps=steps,
             throw=False,
+            solver_state=carry.solver,
+            controller_state=carry.controller,
         )
         assert solution.ts is not None
         assert solution.ys is not None
         reached = solution.ts[1][-1]
         new = (ts > start) & (ts <= reached)
         kept = jax.tree.map(lambda a, b: rows(new, a, b), solution.ys[0], front.kept)
-        state = solution.controller_state
-        reason = state.reason if self._adapts else jnp.full((), NOT_STOPPED)  # pyright: ignore
-        ran = self.end > start
+        state: Any = solution.controller_state
+        reason = state.reason if self._adapts else jnp.full((), NOT_STOPPED)
+        ran = end > start
         result = to_result(reason, solution.result)
-        return Front(
+        stats = self._count(front.stats, problem, solution, ran, ran & (carry.steps == 0))
+        made = carry.steps + solution.stats["num_steps"]
+        paused = (result == RESULTS.max_steps_reached) & (made < self.max_steps)
+        result = RESULTS.where(paused, RESULTS.successful, result)
+        front = Front(
             reached,
             jax.tree.map(lambda y: y[-1], solution.ys[1]),
             kept,
             RESULTS.where(ran, result, front.result),
-            ran & (reason == STIFF),
-            state.progress if self._adapts else front.pace,  # pyright: ignore
-            self._count(front.stats, problem, solution, ran),
+            jnp.where(ran, reason == STIFF, front.stiff),
+            state.progress if self._adapts else front.pace,
+            stats,
         )
+        pace = carry.pace
+        if isinstance(controller, Guarded):
+            pace, state = state.proposed, controller.forget_counts(state)
+        return front, Carry(solution.solver_state, state, pace, made)
+
+    @property
+    def _solver(self) -> dfx.AbstractSolver:
+        if isinstance(self.solver, AbstractReporting):
+            return self.solver.reporting(self.rtol, self.atol)
+        return self.solver
+
+    def _first(self, pace: Scalar) -> Scalar:
+        return pace if self._adapts else jnp.ones_like(pace)
 
     @property
     def _adapts(self) -> bool:
@@ -128,7 +195,7 @@ class Leg(eqx.Module):
     def _keep(self, problem: Problem) -> Any:
         return lambda t, y, args: problem.keep(*self.clock.at(t, y))
 
-    def _controller(self, problem: Problem, start: Scalar) -> dfx.AbstractStepSizeController:
+    def _controller(self, problem: Problem) -> dfx.AbstractStepSizeController:
         if not self._adapts:
             return dfx.ConstantStepSize()
         model = problem.equation.model
@@ -139,7 +206,6 @@ class Leg(eqx.Module):
             atol=self.atol,
             unit=unit,
             limit=1e8 * (1.0 + largest(problem.y0.theta)),
-            start=start,
             end=self.end,
             patience=self.patience,
             norm=group_norm,
@@ -164,8 +230,11 @@ class Leg(eqx.Module):
         conditions = jax.tree.map(translate, self.event.cond_fn, is_leaf=callable)
         return dfx.Event(conditions, self.event.root_finder, self.event.direction)
 
-    def _count(self, stats: dict[str, Any], problem: Problem, solution: Any, ran: Flag) -> Any:
-        steps, gradients = solution.stats["num_steps"], self._gradients(problem, solution, ran)
+    def _count(
+        self, stats: dict[str, Any], problem: Problem, solution: Any, ran: Flag, first: Flag
+    ) -> Any:
+        steps = solution.stats["num_steps"]
+        gradients = self._gradients(problem, solution, ran, first)
         more = {}
         if self._adapts:
             seen = solution.controller_state
@@ -185,9 +254,12 @@ class Leg(eqx.Module):
             "num_gradients": stats["num_gradients"] + gradients,
         }
 
-    def _gradients(self, problem: Problem, solution: Any, ran: Flag) -> Count:
-        """The gradient evaluations, from what each step of the solver makes."""
-        first, steps = jnp.where(ran, 1, 0), solution.stats["num_steps"]
+    def _gradients(self, problem: Problem, solution: Any, ran: Flag, first: Flag) -> Count:
+        """The gradient evaluations, from what each step of the solver makes.
+
+        `ran`: whether this call made steps; `first`: whether they are the first of the leg.
+        """
+        first, steps = jnp.where(first, 1, 0), solution.stats["num_steps"]
         if isinstance(self.solver, AbstractReporting):
             return first * self.solver.first_gradients + solution.controller_state.gradients
         if isinstance(self.solver, Rodas5P):

@@ -105,7 +105,7 @@ class Markov(AbstractMethod):
         return is_markov(model) and not is_advanced(model)
 
     def run(self, problem, adjoint):
-        front = _begin(problem)
+        front = begin(problem)
         if problem.equation.model.rough_start:
             front = _start(self, problem, front, adjoint)
         front = _main(self, problem, front, adjoint)
@@ -142,6 +142,41 @@ class Markov(AbstractMethod):
     def _hands_over(self, problem: Problem) -> bool:
         return self.solver is None and problem.parameters <= IMPLICIT_PARAMETERS
 
+    def main_leg(self, problem: Problem, front: Front) -> tuple[Leg, Front]:
+        """The explicit leg, or the user's, and where it begins; it is empty where there is none."""
+        running, stiff = front.running, front.stiff
+        if self._hands_over(problem):
+            fast = fastest_rate(problem.equation.model, front.t.dtype) > _FASTEST
+            stiff = stiff | (running & fast)
+            running = running & ~fast
+        end = jnp.where(running, problem.ts[-1], front.t)
+        inertial = problem.equation.model.inertial
+        changed = self._user_or_multistep() if self.solver is not None or not inertial else {}
+        if self._hands_over(problem):
+            steps = _PATIENCE * gradients_per_step(problem.parameters) / (2 if inertial else 1)
+            patience = jnp.asarray(min(steps, self.max_steps), front.t.dtype)
+            if inertial:
+                patience = jnp.maximum(patience, _PER_STEP * (problem.ts[-1] - problem.ts[0]))
+            changed["patience"] = patience
+        leg = self._leg(StepTime(problem.equation), end, **changed)
+        return leg, dataclasses.replace(front, stiff=stiff)
+
+    def implicit_leg(self, problem: Problem, front: Front) -> tuple[Leg, Front]:
+        """The leg where the path is stiff, and where it begins; it is empty elsewhere."""
+        eps = float(jnp.finfo(front.t.dtype).eps)
+        result = RESULTS.where(front.stiff, RESULTS.successful, front.result)
+        stats = {**front.stats, "implicit_from": jnp.where(front.stiff, front.t, jnp.inf)}
+        pace = jnp.maximum(front.pace, 100 * eps * jnp.maximum(front.t, 1.0))
+        leg = self._leg(
+            StepTime(problem.equation),
+            jnp.where(front.stiff, problem.ts[-1], front.t),
+            solver=Rodas5P(),
+            rtol=min(self._part * self.rtol, max(_STIFF_RTOL, 10 * eps)),
+            atol=min(self._part * self.atol, _STIFF_ATOL),
+            strict=True,
+        )
+        return leg, dataclasses.replace(front, result=result, stats=stats, pace=pace)
+
     def _leg(self, clock: Any, end: Any, **changed: Any) -> Leg:
         """A leg with this method's tolerances, limits and event, but for what is `changed`."""
         usual: dict[str, Any] = {
@@ -158,7 +193,7 @@ class Markov(AbstractMethod):
 
 
 @eqx.filter_jit
-def _begin(problem: Problem) -> Front:
+def begin(problem: Problem) -> Front:
     ts = problem.ts
 
     def buffer(x):
@@ -208,44 +243,15 @@ def _start(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Fron
 @eqx.filter_jit
 def _main(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Front:
     """From where the path is to its end, with an explicit method or the user's."""
-    running, fast = front.running, jnp.zeros((), bool)
-    if method._hands_over(problem):
-        fast = running & (fastest_rate(problem.equation.model, front.t.dtype) > _FASTEST)
-        running = running & ~fast
-    end = jnp.where(running, problem.ts[-1], front.t)
-    inertial = problem.equation.model.inertial
-    changed = method._user_or_multistep() if method.solver is not None or not inertial else {}
-    if method._hands_over(problem):
-        steps = _PATIENCE * gradients_per_step(problem.parameters) / (2 if inertial else 1)
-        patience = jnp.asarray(min(steps, method.max_steps), front.t.dtype)
-        if inertial:
-            patience = jnp.maximum(patience, _PER_STEP * (problem.ts[-1] - problem.ts[0]))
-        changed["patience"] = patience
-    leg = method._leg(StepTime(problem.equation), end, **changed)
-    after = leg.run(problem, front, adjoint)
-    if method._hands_over(problem):
-        after = dataclasses.replace(after, stiff=after.stiff | fast)
-    return after
+    leg, front = method.main_leg(problem, front)
+    return leg.run(problem, front, adjoint)
 
 
 @eqx.filter_jit
 def _implicit(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Front:
     """From where the path became stiff to its end."""
-    eps = float(jnp.finfo(front.t.dtype).eps)
-    result = RESULTS.where(front.stiff, RESULTS.successful, front.result)
-    stats = {**front.stats, "implicit_from": jnp.where(front.stiff, front.t, jnp.inf)}
-    pace = jnp.maximum(front.pace, 100 * eps * jnp.maximum(front.t, 1.0))
-    leg = method._leg(
-        StepTime(problem.equation),
-        jnp.where(front.stiff, problem.ts[-1], front.t),
-        solver=Rodas5P(),
-        rtol=min(method._part * method.rtol, max(_STIFF_RTOL, 10 * eps)),
-        atol=min(method._part * method.atol, _STIFF_ATOL),
-        strict=True,
-    )
-    return leg.run(
-        problem, dataclasses.replace(front, result=result, stats=stats, pace=pace), adjoint
-    )
+    leg, front = method.implicit_leg(problem, front)
+    return leg.run(problem, front, adjoint)
 
 
 @eqx.filter_jit

@@ -61,7 +61,6 @@ def closure_density(problem: Problem, end: Scalar, dense: bool) -> Density:
             atol=_ATOL,
             unit=unit,
             limit=1e8 * (1.0 + largest(problem.y0.theta)),
-            start=start,
             end=end,
             patience=None,
             norm=group_norm,
