@@ -99,7 +99,7 @@ def solve(
     if is_concrete(problem.g0):
         check_gradient(problem.g0)
     answer = method.run(problem, adjoint)
-    trajectory = _report(problem, answer, state0 is not None)
+    trajectory = report(problem, answer, state0 is not None)
     return _raise(trajectory, answer.s) if throw else trajectory
 
 
@@ -157,7 +157,7 @@ def _finish(problem: Problem, answer: Answer) -> tuple[Any, ...]:
     return times, path, path_loss, kept, answer.y
 
 
-def _report(problem: Problem, answer: Answer, resumed: bool) -> Trajectory:
+def report(problem: Problem, answer: Answer, resumed: bool) -> Trajectory:
     times, theta, loss, kept, y = _finish(problem, answer)
     rest = problem.equation.objective.rest  # pyright: ignore[reportFunctionMemberAccess]
     memories = problem.equation.model.memories()

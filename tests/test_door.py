@@ -104,6 +104,7 @@ def test_counted_gradients_are_the_calls_made(model, method):
     assert path.stats["num_gradients"] == len(calls)
 
 
+@pytest.mark.slow
 def test_what_save_returns_replaces_the_path():
     save = lambda s, theta, moments: {"norm": jnp.sum(theta**2), "v": moments["v"][0], "s": s}
     whole = ide.solve(ide.Adam(0.1), ide.Quadratic(), jnp.ones(3), TS)

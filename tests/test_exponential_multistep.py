@@ -11,7 +11,6 @@ import references as ref
 from helpers import Counted
 
 import idemodels as ide
-from idemodels._method import exponential_multistep
 
 PARABOLA = (ide.Quadratic(), ref.quadratic())
 # the double well for the order whose error on the parabola is soon one of rounding
@@ -251,21 +250,6 @@ def test_lanes_equal_single_runs_and_their_gradients_are_finite():
     alone = [jax.jit(both)(rate) for rate in rates]
     np.testing.assert_allclose(values, [a[0] for a in alone], rtol=1e-13)
     np.testing.assert_allclose(slopes, [a[1] for a in alone], rtol=1e-9)
-
-
-def test_blocks_of_parameters_change_nothing(monkeypatch):
-    theta0 = {"a": jnp.linspace(-1.0, 2.0, 21).reshape(3, 7), "b": jnp.asarray(0.5)}
-    objective = lambda x: jnp.sum(jnp.cosh(x["a"])) + (x["b"] - 1.0) ** 2
-    method = ide.Markov(ide.ExponentialMultistep(4), rtol=1e-5, atol=1e-7)
-    run = lambda: ide.solve(ide.Adam(0.1), objective, theta0, np.linspace(0, 20, 5), method=method)
-    whole = run()
-    jax.clear_caches()
-    monkeypatch.setattr(exponential_multistep, "_BLOCK", 8)  # 21 is no multiple
-    blocks = run()
-    assert blocks.stats["num_steps"] == whole.stats["num_steps"]
-    for a, b in zip(jax.tree.leaves(whole.theta), jax.tree.leaves(blocks.theta), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-12)
-    jax.clear_caches()
 
 
 def test_single_precision_follows_double(float32):

@@ -53,13 +53,21 @@ def test_adam_errors_are_those_known(betas):
     check(errors(lambda rate: ide.Adam(rate, *betas), (100, 1000)), ADAM[betas])
 
 
-@pytest.mark.parametrize(("reading", "decay"), RMSPROP, ids=str)
+# b = 0 turns stiff at convergence: three legs to compile
+@pytest.mark.parametrize(
+    ("reading", "decay"),
+    [pytest.param(*key, marks=pytest.mark.slow) if key[1] == 0 else key for key in RMSPROP],
+    ids=str,
+)
 def test_rmsprop_errors_are_those_known(reading, decay):
     make = lambda rate: ide.RMSProp(rate, decay, reading=reading)
     check(errors(make, (50, 500)), RMSPROP[reading, decay])
 
 
-@pytest.mark.parametrize("reading", ADAGRAD)
+@pytest.mark.parametrize(
+    "reading",
+    [pytest.param("causal", marks=pytest.mark.slow), *(r for r in ADAGRAD if r != "causal")],
+)
 def test_adagrad_errors_are_those_known(reading):
     make = lambda rate: ide.AdaGrad(rate, reading=reading)
     check(errors(make, (1500, 150000), 10), ADAGRAD[reading])
@@ -68,6 +76,7 @@ def test_adagrad_errors_are_those_known(reading):
 @pytest.mark.parametrize(
     ("rate", "printed"), [("paper", (".044", "7.2e-3")), ("matched", (".011", "1.3e-3"))]
 )
+@pytest.mark.slow
 def test_matched_rate_is_several_times_nearer(rate, printed):
     check(errors(lambda lr: ide.Adam(lr, rate=rate), (100, 1000)), printed)
 

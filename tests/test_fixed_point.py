@@ -104,7 +104,10 @@ FACTS = {
 }
 
 
-@pytest.mark.parametrize("name", FACTS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n == "rmsprop 0" else n for n in FACTS],
+)
 def test_errors_are_those_known(name):
     make, steps, printed = FACTS[name]
     for rate, n, text in zip((0.1, 0.01), steps, printed, strict=True):
@@ -275,6 +278,7 @@ def test_a_path_goes_on_from_its_middle():
     np.testing.assert_allclose(rest.theta, whole.theta[8:], rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_parameters_are_any_pytree():
     theta0 = {"a": jnp.array([1.0, 2.0]), "b": (jnp.array(0.5), "held")}
     objective = lambda theta: jnp.sum((theta["a"] - 4.0) ** 2) + (theta["b"][0] - 4.0) ** 2
@@ -286,6 +290,7 @@ def test_parameters_are_any_pytree():
     assert path.theta["b"][1] == "held"
 
 
+@pytest.mark.slow
 def test_single_precision(float32):
     ts = np.arange(51.0)
     path = ide.solve(rmsprop(0.1, 0.9), QUADRATIC, 1.0, ts)

@@ -170,6 +170,7 @@ def power_law(kernel):
     return ide.MemoryModel(memories, adam_direction, 0.05)
 
 
+@pytest.mark.slow
 def test_a_power_law_goes_through_markov_as_a_sum_of_exponentials():
     ts = np.arange(0.0, 41.0)
     by_history = ide.solve(power_law(ide.PowerLaw(0.5)), ide.Quadratic(), 1.0, ts)
@@ -207,6 +208,7 @@ def test_kernels_are_trained():
     np.testing.assert_allclose(found[1], by_weight, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_another_fit_does_not_recompile():
     traces = []
 

@@ -13,7 +13,14 @@ README = ROOT / "README.md"
 BLOCKS = re.findall(r"^```(python|pycon)\n(.*?)^```", README.read_text(), re.S | re.M)
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
+# Those that compile more than one large program.
+LONG = {4, 5, 6, 7}
+
+
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(i, marks=pytest.mark.slow) if i in LONG else i for i in range(len(BLOCKS))],
+)
 def test_an_example_runs_alone(number, tmp_path, float32):
     language, code = BLOCKS[number]
     page = tmp_path / "example.md"

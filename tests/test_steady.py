@@ -134,6 +134,7 @@ def test_looks_are_counted_as_gradients():
     assert path.stats["num_gradients"] == len(calls)
 
 
+@pytest.mark.slow
 def test_lanes_rest_each_at_its_time_and_have_finite_gradients():
     method = ide.Markov(ide.ExponentialMultistep(), steady_tol=1e-3)
 

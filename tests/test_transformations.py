@@ -67,6 +67,7 @@ def warm_up(s, peak, steps):
     return peak * jnp.minimum(s / steps, 1.0)
 
 
+@pytest.mark.slow
 def test_vmap_over_any_hyperparameter_of_adam_equals_the_loop():
     base = dict(learning_rate=0.1, b1=0.9, b2=0.99, eps=1e-8, l2=0.0, weight_decay=0.0)
     changed = dict(learning_rate=0.03, b1=0.0, b2=0.999, eps=0.1, l2=1.0, weight_decay=0.1)
@@ -169,6 +170,7 @@ def test_b2_near_one_keeps_its_digits_in_single_precision(float32):
     np.testing.assert_allclose(path.moments["v"], precise.moments["v"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_equinox_network_goes_in_as_it_is():
     net = eqx.nn.MLP(2, 1, 8, 1, activation=jnp.tanh, key=jr.key(0))
     x = jr.normal(jr.key(1), (30, 2))
@@ -187,6 +189,7 @@ def test_an_equinox_network_goes_in_as_it_is():
     np.testing.assert_allclose(loss(last, data), path.loss[-1], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_what_does_not_float_is_held_fixed():
     theta0 = {"a": (jnp.ones(3), jnp.arange(3)), "b": jnp.array(2.0), "f": jnp.tanh, "p": 0.5}
 
@@ -250,6 +253,7 @@ def test_a_gradient_through_the_solver_agrees_with_differences(name):
     np.testing.assert_allclose(jax.grad(outcome)(values[name]), difference, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_parameter_that_never_gets_a_gradient_has_finite_derivatives():
     objective = lambda theta: (theta[0] - 1.0) ** 2  # theta[1] is dead
     for model in (ide.Adam(0.1), ide.RMSProp(0.1, reading="causal")):

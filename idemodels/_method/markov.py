@@ -105,14 +105,16 @@ class Markov(AbstractMethod):
         return is_markov(model) and not is_advanced(model)
 
     def run(self, problem, adjoint):
-        front = begin(problem)
-        if problem.equation.model.rough_start:
-            front = _start(self, problem, front, adjoint)
+        front = self.first_front(problem, adjoint)
         front = _main(self, problem, front, adjoint)
         # Where the outcome is known now the third leg is not even compiled, which halves the time
         # to the first answer; in a traced call it is there, and runs for no steps.
-        if self._hands_over(problem) and not (is_concrete(front) and not bool(front.stiff)):
+        if self.hands_over(problem) and not (is_concrete(front) and not bool(front.stiff)):
             front = _implicit(self, problem, front, adjoint)
+        return self.answer(problem, front)
+
+    def answer(self, problem: Problem, front: Front) -> Answer:
+        """What came of the legs."""
         if self.steady_tol is not None:
             front = _held(problem, front)
         stats = {**front.stats, "num_gradients": jnp.maximum(front.stats["num_gradients"], -1)}
@@ -121,6 +123,13 @@ class Markov(AbstractMethod):
             clamped = stats["num_clamped"] > 0
             result = RESULTS.where(clamped, RESULTS.negative_second_moment, result)
         return Answer(front.kept, front.t, front.y, result, stats)
+
+    def first_front(self, problem: Problem, adjoint: Any) -> Front:
+        """Where the main leg begins: at s = 0, or past a start in ln s."""
+        front = begin(problem)
+        if problem.equation.model.rough_start:
+            front = _start(self, problem, front, adjoint)
+        return front
 
     @property
     def _part(self) -> float:
@@ -139,20 +148,20 @@ class Markov(AbstractMethod):
         solver = ExponentialMultistep(order)
         return {"solver": solver, "rtol": part * self.rtol, "atol": part * self.atol}
 
-    def _hands_over(self, problem: Problem) -> bool:
+    def hands_over(self, problem: Problem) -> bool:
         return self.solver is None and problem.parameters <= IMPLICIT_PARAMETERS
 
     def main_leg(self, problem: Problem, front: Front) -> tuple[Leg, Front]:
         """The explicit leg, or the user's, and where it begins; it is empty where there is none."""
         running, stiff = front.running, front.stiff
-        if self._hands_over(problem):
+        if self.hands_over(problem):
             fast = fastest_rate(problem.equation.model, front.t.dtype) > _FASTEST
             stiff = stiff | (running & fast)
             running = running & ~fast
         end = jnp.where(running, problem.ts[-1], front.t)
         inertial = problem.equation.model.inertial
         changed = self._user_or_multistep() if self.solver is not None or not inertial else {}
-        if self._hands_over(problem):
+        if self.hands_over(problem):
             steps = _PATIENCE * gradients_per_step(problem.parameters) / (2 if inertial else 1)
             patience = jnp.asarray(min(steps, self.max_steps), front.t.dtype)
             if inertial:

@@ -1,6 +1,7 @@
 from .adagrad import AdaGrad as AdaGrad
 from .adam import Adam as Adam
 from .base import AbstractModel as AbstractModel
+from .decay import Decay as Decay
 from .memory_model import MemoryModel as MemoryModel
 from .rmsprop import RMSProp as RMSProp
 from .schedule import Schedule as Schedule

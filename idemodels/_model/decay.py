@@ -39,13 +39,18 @@ class Decay(eqx.Module):
                     f"Argument `{name}` must be positive for rate='matched', which is -ln({name}), "
                     f"but is 0. Use rate='paper', which is 1 - {name}."
                 )
-            self.complement = np.asarray(1.0 - b)
-            self.log = np.asarray(np.log(b) if b > 0 else _LOG_ZERO)
+            self.complement, self.log = self.leaves(b)
         else:
             self.complement = 1.0 - b
             # masked twice: neither the value nor a derivative may be NaN at 0
             self.log = jnp.where(b > 0, jnp.log(jnp.where(b > 0, b, 1.0)), _LOG_ZERO)
         self.rate_name = rate
+
+    @staticmethod
+    def leaves(b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        r"""$1 - b$ and $\ln b$ of decays that are known, of any shape."""
+        log = np.log(b, out=np.full_like(b, _LOG_ZERO), where=b > 0)
+        return np.asarray(1.0 - b), np.asarray(log)
 
     @property
     def value(self) -> Any:
