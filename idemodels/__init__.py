@@ -49,5 +49,6 @@ from ._results import (
     is_okay as is_okay,
 )
 from ._solve import solve as solve, state_from_optax as state_from_optax
+from ._sweep import axis as axis, points as points, sweep as sweep
 
 __version__ = "0.1.0"

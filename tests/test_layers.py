@@ -23,6 +23,7 @@ LAYERS = [
     "_method",
     "_solve",
     "_compare",
+    "_sweep",
     "_analysis",
     "_plot",
     "_study",

@@ -1,0 +1,234 @@
+"""What is done to one lane of a sweep; it is mapped over all of them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from .._compare import compare
+from .._discrete import run_discrete
+from .._equation import Augmented, Equation, cast
+from .._method import Carry, Front, Leg, Problem, Steady, Watch
+from .._parameters import as_parameters
+from .._results import RESULTS, Trajectory, is_okay
+from .._solve import Held, prepare, report, solve
+from .._types import Flag
+from .lanes import Base, Target
+
+# How a lane ended; the numbers are what is stored.
+STATUS = (
+    "done",
+    "steady",
+    "diverged",
+    "out of steps",
+    "non-finite",
+    "invalid",
+    "step too small",
+    "other failure",
+    "not run",
+)
+NOT_RUN = STATUS.index("not run")
+
+
+class Lane(eqx.Module):
+    """A lane on its way.
+
+    - `values`: what is swept, by name.
+    - `y0`, `g0`, `valid`: as in `Problem`.
+    - `front`, `carry`: how far the equation has come.
+    - `watch`: whether it has come to rest; `None` where nobody asks.
+    - `discrete`: the discrete run; `None` where nobody asks.
+    """
+
+    values: dict[str, Any]
+    y0: Augmented
+    g0: Any
+    valid: Flag
+    front: Front
+    carry: Carry
+    watch: Watch | None
+    discrete: Trajectory | None
+
+
+class Setup(eqx.Module):
+    """A sweep, as far as all its lanes share it.
+
+    - `method`: `Markov`, which alone goes in rounds, or another.
+    - `ts`: where paths are compared and measured, from 0 to the last step.
+    - `metrics`: by name, functions of the continuous and the discrete trajectory.
+    - `rows`: which of `ts` the user wants; `keep`: whether the paths there as well.
+    """
+
+    base: Base
+    targets: dict[str, Target]
+    method: Any
+    ts: Array
+    marks: tuple[int, ...] = eqx.field(static=True)
+    metrics: tuple[tuple[str, Callable[..., Any]], ...] = eqx.field(static=True)
+    discrete: bool = eqx.field(static=True)
+    rows: tuple[int, ...] = eqx.field(static=True)
+    keep: bool = eqx.field(static=True)
+
+    def whole(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The outputs of a lane at once, by any method."""
+        base = self._base(values)
+        given = (base.model, base.objective, base.theta0, self.ts)
+        path = solve(*given, args=base.args, method=self.method, throw=False)
+        return self._measured(path, self._twin(base))
+
+    def begin(self, values: dict[str, Any]) -> Lane:
+        """A lane before its first step, its discrete run behind it."""
+        base = self._base(values)
+        theta, rest = as_parameters(base.theta0)
+        equation = Equation(cast(base.model, self.ts.dtype), Held(base.objective, rest), base.args)
+        problem = prepare(equation, theta, None, self.ts, jnp.ones((), bool), None)
+        front = self.method.first_front(problem, None)
+        leg, front = self._main(problem, front)
+        watch = None
+        if self.method.steady_tol is not None:
+            watch = self._steady(problem).begin(front.t, front.y)
+        own = (values, problem.y0, problem.g0, problem.valid)
+        return Lane(*own, front, leg.begin(problem, front), watch, self._twin(base))
+
+    def advance(self, lane: Lane, steps: int) -> Lane:
+        """At most so many solver steps further."""
+        problem = self._problem(lane)
+        leg, _ = self._main(problem, lane.front)
+        return self._advanced(problem, leg, lane, steps)
+
+    def stiffen(self, lane: Lane) -> Lane:
+        """A lane whose main leg ended because it is stiff, before the implicit one."""
+        problem = self._problem(lane)
+        leg, front = self._implicit(problem, lane.front)
+        return dataclasses.replace(lane, front=front, carry=leg.begin(problem, front))
+
+    def advance_stiff(self, lane: Lane, steps: int) -> Lane:
+        """The same in the implicit leg."""
+        problem = self._problem(lane)
+        stiff = dataclasses.replace(lane.front, stiff=jnp.ones((), bool))
+        leg, _ = self._implicit(problem, stiff)
+        return self._advanced(problem, leg, lane, steps)
+
+    def over(self, lane: Lane) -> Flag:
+        """Whether no step is left to be made in the leg."""
+        front = lane.front
+        return (front.result != RESULTS.successful) | (front.t >= self.ts[-1])
+
+    def outputs(self, lane: Lane) -> dict[str, Any]:
+        """What is kept of a lane that is over."""
+        problem = self._problem(lane)
+        answer = self.method.answer(problem, lane.front)
+        path = report(problem, answer, False)
+        return self._measured(path, lane.discrete)
+
+    def _measured(self, path: Trajectory, discrete: Trajectory | None) -> dict[str, Any]:
+        """The variables of the data set, of one lane."""
+        okay = is_okay(path.result)
+        number = lambda x: jnp.where(okay, x, jnp.nan)
+        last = lambda tree: jax.tree.map(lambda x: x[-1], eqx.filter(tree, eqx.is_inexact_array))
+        out: dict[str, Any] = {
+            "final_theta": last(path.theta),
+            "final_loss": path.loss[-1],  # pyright: ignore[reportOptionalSubscript]
+        }
+        path, whole = _rows(path, self.rows), discrete
+        if whole is not None:
+            discrete = _rows(whole, self.rows)
+            apart = compare(path, discrete)
+            leaves = zip(
+                *map(jax.tree.leaves, (out["final_theta"], last(whole.theta))), strict=True
+            )
+            out |= {
+                "discrete_loss": whole.loss[-1],  # pyright: ignore[reportOptionalSubscript]
+                "max_error": number(apart.max_error),
+                "final_error": number(jnp.max(jnp.stack([jnp.max(abs(a - b)) for a, b in leaves]))),
+            }
+        out |= {name: f(path, discrete) for name, f in self.metrics}
+        out["num_steps"] = path.stats["num_steps"]
+        out["num_gradients"] = path.stats["num_gradients"]
+        out["status"] = status_of(path.result)
+        if self.keep:
+            out |= {"theta": eqx.filter(path.theta, eqx.is_inexact_array), "loss": path.loss}
+            if discrete is not None:
+                out["discrete_theta"] = eqx.filter(discrete.theta, eqx.is_inexact_array)
+        return out
+
+    def _twin(self, base: Base) -> Trajectory | None:
+        if not self.discrete:
+            return None
+        given = (base.model, base.objective, base.theta0, self.marks[-1])
+        return run_discrete(*given, ts=self.marks, args=base.args)
+
+    def _base(self, values: dict[str, Any]) -> Base:
+        base = self.base
+        for name, target in self.targets.items():
+            base = target.put(base, values[name])
+        return base
+
+    def _problem(self, lane: Lane) -> Problem:
+        base = self._base(lane.values)
+        theta, rest = as_parameters(base.theta0)
+        equation = Equation(cast(base.model, self.ts.dtype), Held(base.objective, rest), base.args)
+        whole = prepare(equation, theta, None, self.ts, jnp.ones((), bool), None)
+        return dataclasses.replace(whole, y0=lane.y0, g0=lane.g0, valid=lane.valid)
+
+    def _main(self, problem: Problem, front: Front) -> tuple[Leg, Front]:
+        leg, front = self.method.main_leg(problem, front)
+        return dataclasses.replace(leg, steady_tol=None), front
+
+    def _implicit(self, problem: Problem, front: Front) -> tuple[Leg, Front]:
+        leg, front = self.method.implicit_leg(problem, front)
+        return dataclasses.replace(leg, steady_tol=None), front
+
+    def _steady(self, problem: Problem) -> Steady:
+        equation, origin = problem.equation, problem.y0.theta
+        return Steady(equation, origin, problem.ts[-1], self.method.steady_tol)
+
+    def _advanced(self, problem: Problem, leg: Leg, lane: Lane, steps: int) -> Lane:
+        front, carry = leg.advance(problem, lane.front, lane.carry, steps)
+        if lane.watch is None:
+            return dataclasses.replace(lane, front=front, carry=carry)
+        # Once a round: in a batch some lane would look at every step, and all would pay for it.
+        moved = front.running & (front.t > lane.front.t)
+        watch, rests = self._steady(problem)(lane.watch, lane.front.y, front.t, front.y, moved)
+        looks = watch.looks - lane.watch.looks
+        stats = front.stats
+        stats = {
+            **stats,
+            "num_gradients": stats["num_gradients"] + 2 * looks,
+            "steady_at": jnp.where(rests, front.t, stats["steady_at"]),
+        }
+        result = RESULTS.where(rests, RESULTS.steady_state, front.result)
+        front = dataclasses.replace(front, result=result, stats=stats)
+        return dataclasses.replace(lane, front=front, carry=carry, watch=watch)
+
+
+def _rows(path: Trajectory, rows: tuple[int, ...]) -> Trajectory:
+    """A trajectory at some of its steps."""
+    at = np.asarray(rows)
+    take = lambda tree: jax.tree.map(lambda x: x[at] if eqx.is_array(x) else x, tree)
+    kept = {name: take(getattr(path, name)) for name in ("ts", "times", "theta", "loss", "moments")}
+    return dataclasses.replace(path, **kept, states=None, last=None)
+
+
+def status_of(result: Any) -> Array:
+    """The index in `STATUS`."""
+    named = {
+        "successful": "done",
+        "event_occurred": "done",
+        "steady_state": "steady",
+        "diverged": "diverged",
+        "max_steps_reached": "out of steps",
+        "nonfinite_gradient": "non-finite",
+        "invalid_argument": "invalid",
+        "step_too_small": "step too small",
+    }
+    status = jnp.full((), STATUS.index("other failure"), jnp.int8)
+    for name, word in named.items():
+        here = result == getattr(RESULTS, name)
+        status = jnp.where(here, jnp.asarray(STATUS.index(word), jnp.int8), status)
+    return status

@@ -1,0 +1,184 @@
+"""A sweep on disk: a Zarr store, written through xarray, region by region."""
+
+import errno
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from .design import Design
+from .rounds import NOT_RUN
+
+# Lanes in a chunk, about: what is rewritten when some of them are over.
+_CHUNK = 4096
+_SETUP = "idemodels_sweep"
+
+
+class StoreError(ValueError):
+    """A store that cannot be used; the message says what to do."""
+
+
+class Store:
+    """A data set on disk that grows, and the right to write to it.
+
+    Of a lane, `status` is written last: one that is not marked as run has to be run again, whatever
+    else is there.
+    """
+
+    def __init__(self, path: Any, design: Design, template: Any, setup: dict[str, str]):
+        """Makes the store, or takes up the one that is there.
+
+        **Raises:** `StoreError` if it was made by another sweep, or cannot be written.
+        """
+        self.path, self.design, self.template = Path(path).absolute(), design, template
+        self.chunks = chunks_of(design.shape)
+        self._setup = setup | {"version": _version()}
+        self._lock = self._locked() if jax.process_index() == 0 else None
+        try:
+            if jax.process_index() == 0:
+                self._make()
+            _wait_for_all("the store of a sweep is there")
+            self.todo = self._missing()
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, results: Any, lanes: np.ndarray) -> None:
+        """The chunks that have these lanes, from the results of all."""
+        import xarray as xr
+
+        where = np.stack(np.unravel_index(lanes, self.design.shape), axis=1) // self.chunks
+        for chunk in np.unique(where, axis=0):
+            sizes = zip(self.design.dims, chunk, self.chunks, self.design.shape, strict=True)
+            region = {
+                dim: slice(int(i * size), int(min((i + 1) * size, n))) for dim, i, size, n in sizes
+            }
+            cut = tuple(region.values())
+            data = {
+                name: (self.template[name].dims, results.grid(name)[cut]) for name in results.arrays
+            }
+            status = {"status": data.pop("status")}
+            for part in (data, status):
+                write = lambda part=part, region=region: xr.Dataset(part).to_zarr(
+                    self.path, region=region, consolidated=False
+                )
+                self._try(write)
+
+    def dataset(self) -> Any:
+        """The data set as it is on disk, read when it is asked for."""
+        import xarray as xr
+
+        _wait_for_all("a sweep is finished")
+        return xr.open_zarr(self.path, chunks=None, consolidated=False)
+
+    def _make(self) -> None:
+        if (self.path / "zarr.json").exists():
+            return
+        made = self.template.assign_attrs({_SETUP: json.dumps(self._setup)})
+        sizes = dict(zip(self.design.dims, self.chunks, strict=True))
+        encoding = {
+            name: {"chunks": tuple(sizes.get(str(d), made.sizes[d]) for d in v.dims)}
+            for name, v in made.data_vars.items()
+        }
+        half = self.path.with_name(f".{self.path.name}.half")
+        self._try(lambda: made.to_zarr(half, mode="w", encoding=encoding, consolidated=False))
+        self._try(lambda: half.rename(self.path))
+
+    def _missing(self) -> np.ndarray:
+        """The lanes that this process has to run; what is there is taken over."""
+        import xarray as xr
+
+        with xr.open_zarr(self.path, chunks=None, consolidated=False) as there:
+            _check_same(self.path, there.attrs.get(_SETUP), self._setup)
+            status = np.asarray(there["status"])
+            if np.any(status != NOT_RUN):
+                self.template = there.load()
+        todo = np.flatnonzero(status.ravel() == NOT_RUN)
+        if jax.process_count() == 1:
+            return todo
+        parts = -(-np.asarray(self.design.shape) // self.chunks)
+        where = (
+            np.stack(np.unravel_index(todo, self.design.shape)) // np.asarray(self.chunks)[:, None]
+        )
+        chunk = np.ravel_multi_index(tuple(where), tuple(parts))
+        return todo[chunk % jax.process_count() == jax.process_index()]
+
+    def close(self) -> None:
+        """Lets others write."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def _locked(self) -> Any:
+        path = self.path.with_name(f".{self.path.name}.lock")
+        self._try(lambda: path.parent.mkdir(parents=True, exist_ok=True))
+        lock = self._try(lambda: path.open("w"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise StoreError(
+                "Argument `store` must be a store that no other process writes to, but "
+                f"{self.path} is open in one. Wait until it ends, or choose another path."
+            ) from None
+        return lock
+
+    def _try(self, act: Any) -> Any:
+        try:
+            return act()
+        except OSError as e:
+            full = e.errno in (errno.ENOSPC, errno.EDQUOT)
+            advice = "Make room" if full else "Choose another path"
+            raise StoreError(
+                f"Argument `store` must be a path that can be written to, but {self.path} cannot: "
+                f"{os.strerror(e.errno) if e.errno else e}. {advice}, and call again: what was "
+                "finished before is kept."
+            ) from e
+
+
+def chunks_of(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The last dimensions whole, as far as a chunk goes."""
+    left, chunks = _CHUNK, []
+    for n in reversed(shape):
+        chunks.append(max(1, min(n, left)))
+        left //= chunks[-1]
+    return tuple(reversed(chunks))
+
+
+def _check_same(path: Path, there: Any, setup: dict[str, str]) -> None:
+    """Raises unless the store was made by the same sweep."""
+    if there is None:
+        raise StoreError(
+            f"Argument `store` must be a new path or the store of a sweep, but {path} is another "
+            "Zarr store. Choose another path."
+        )
+    old = json.loads(there)
+    for key in setup.keys() | old.keys():
+        if old.get(key) != setup.get(key):
+            raise StoreError(
+                f"Argument `store` must be a store of this sweep, but {path} was made with another "
+                f"{key}: {_short(old.get(key))} there, {_short(setup.get(key))} here. Choose "
+                "another path, or go on with what it was made with."
+            )
+
+
+def _version() -> str:
+    from .. import __version__  # known only when the package is loaded
+
+    return __version__
+
+
+def _wait_for_all(what: str) -> None:
+    """Until every process is here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(what)
+
+
+def _short(text: Any) -> str:
+    text = str(text)
+    return text if len(text) <= 200 else f"{text[:200]}..."

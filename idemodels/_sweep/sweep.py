@@ -1,0 +1,366 @@
+"""Many settings at once: what is run, in which order, and what is kept of it."""
+
+import dataclasses
+import hashlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._method import AbstractMethod, Markov
+from .._model import AbstractModel
+from .._parameters import as_parameters, check_model, check_objective
+from .._solve import check_method
+from .dataset import empty, variables
+from .design import Design, design_of
+from .lanes import Base, dtype_of_base, lane_values, targets_of
+from .results import Results
+from .rounds import NOT_RUN, Setup
+from .slots import PART, Mapped, Slots, Stored, Waiting
+from .store import Store
+from .tell import Progress
+
+# Where equation and discrete run are compared if nobody says: so many steps, evenly spread.
+_COMPARED = 16
+# Parameters up to which the end points are kept.
+_SMALL = 100
+# Slots of the implicit leg at most, whose lanes hold a matrix.
+_IMPLICIT = 256
+# Seconds between two writes to the store.
+_FLUSH = 1.0
+# The part of the memory that lanes may have, and how many copies of them there are for a moment.
+_PART_OF_MEMORY, _COPIES = 0.8, 3
+_VARIABLES = ("theta", "loss", "discrete_theta", "s", "point")
+
+
+def sweep(
+    model: AbstractModel,
+    objective: Callable[..., Any],
+    theta0: Any,
+    steps: int,
+    over: Any,
+    *,
+    args: Any = None,
+    metrics: Mapping[str, Callable[..., Any]] | None = None,
+    store: Any = None,
+    batch: int = 1024,
+    method: AbstractMethod | None = None,
+    discrete: bool = True,
+    save_ts: Any = None,
+    devices: Any = None,
+    progress: bool = True,
+) -> Any:
+    """Solves the equation, and runs the discrete algorithm, for many settings.
+
+    Lanes go through a fixed number of slots in rounds of a few solver steps, and one that is over
+    makes room for one that waits, so that no lane waits for the slowest. A lane that fails is
+    marked and touches no other. One program serves any number of lanes.
+
+    !!! Example
+
+        ```python
+        found = ide.sweep(
+            ide.Adam(0.01), ide.Quadratic(), 1.0, 1000,
+            {
+                "learning_rate": ide.axis(np.geomspace(1e-4, 1e-1, 16), scale="log"),
+                "b2": ide.axis(1 - np.geomspace(1e-1, 1e-4, 16), label="1-b2", scale="log"),
+            },
+        )
+        found.max_error.where(found.status == 0)
+        ```
+
+    **Arguments:**
+
+    - `model`, `objective`, `theta0`, `args`: as for [`idemodels.solve`][]; what is swept is
+        replaced in them.
+    - `steps`: optimizer steps.
+    - `over`: a grid, a dict from names to values: a list of numbers, or [`idemodels.axis`][], for a
+        hyperparameter by the constructor's name, or any array of the model or the objective by its
+        path (`"objective.curvature"`); a pytree with a leading axis for `"theta0"` and `"args"`. Or
+        [`idemodels.points`][].
+    - `metrics`: dict from names to functions of the continuous and the discrete
+        [`idemodels.Trajectory`][] (or `None`), both at `save_ts`, that return an array.
+    - `store`: a path of a Zarr store, to which finished lanes are written about once a second. If
+        it is there already, only what it lacks is run. After a crash the same call goes on.
+    - `batch`: how many lanes are in the making at once.
+    - `method`: `None` is `Markov(rtol=1e-5, atol=1e-8, steady_tol=1e-4)`. Only `Markov` goes in
+        rounds.
+    - `discrete`: whether the discrete algorithm is run beside the equation.
+    - `save_ts`: integers, the steps at which both are compared and their paths kept. `None`
+        compares at 17, evenly spread, and keeps no path.
+    - `devices`: which of `jax.local_devices()` share the lanes, or how many of them; all if
+        `None`. With several processes (`jax.distributed`) each does its share of one `store`.
+    - `progress`: whether to tell on stderr how far it is.
+
+    **Returns:** an `xarray.Dataset` with a dimension for each axis, or `"point"`, and the variables
+    `final_theta` (up to 100 parameters), `final_loss`, `discrete_loss`, `max_error`, `final_error`
+    (of the equation against the discrete run), the metrics, `num_steps`, `num_gradients` and
+    `status`, whose `flag_meanings` it has as attribute. With a `store` it is that store, opened.
+
+    **Raises:** `ValueError` for an argument that is not as above, a batch that is larger than the
+    memory, a store of another sweep or one that cannot be written; `KeyboardInterrupt` at Ctrl-C,
+    after the round, with what to do to go on.
+    """
+    design = design_of(over)
+    base = Base(model, objective, theta0, args)
+    method = Markov(rtol=1e-5, atol=1e-8, steady_tol=1e-4) if method is None else method
+    _check(base, steps, metrics, batch, method, store)
+    devices = _devices(devices)
+    setup = _setup(base, design, steps, metrics, method, discrete, save_ts)
+    dtype = dtype_of_base(base)
+    values_of = lambda ids: lane_values(design, (base, setup.targets), ids, dtype)
+    width, _ = _widths(batch, design.size, len(devices))
+    like = _like(setup, values_of(np.zeros(1, int)), width, batch)
+    ts = np.asarray(setup.ts)[list(setup.rows)]
+    template = empty(design, variables(like, _SMALL), ts, {})
+    kept = _opened(store, design, template, base, setup)
+    results = Results(design.shape, template if kept is None else kept.template)
+    todo = np.arange(design.size) if kept is None else kept.todo
+    run = _Run(design, setup, results, kept, devices, values_of)
+    try:
+        with _patient() as stop, Progress(todo.size, quiet=not progress) as told:
+            engine = run.rounds if isinstance(method, Markov) else run.batches
+            begun = engine(todo, batch) if todo.size else iter(())
+            run.follow(begun, told, stop)
+    finally:
+        if kept is not None:
+            kept.close()
+    return results.dataset() if kept is None else kept.dataset()
+
+
+class _Run:
+    """A sweep that runs."""
+
+    def __init__(self, design, setup, results, kept, devices, values_of):
+        self.design, self.setup, self.results, self.kept = design, setup, results, kept
+        self.mapped, self.values_of = Mapped(setup, devices), values_of
+        self._fresh: list[np.ndarray] = []
+
+    def follow(self, begun: Iterator[tuple[np.ndarray, Any]], told: Progress, stop: Any) -> None:
+        """Notes what is over, and writes it."""
+        written = time.monotonic()
+        try:
+            for ids, outputs in begun:
+                if ids.size:
+                    told.done(self.results.add(ids, variables(outputs, _SMALL)))
+                    self._fresh.append(ids)
+                if stop.is_set():
+                    raise KeyboardInterrupt
+                if time.monotonic() - written > _FLUSH:
+                    self._write()
+                    written = time.monotonic()
+        except KeyboardInterrupt:
+            self._write()
+            raise KeyboardInterrupt(self._advice()) from None
+        self._write()
+
+    def rounds(self, todo: np.ndarray, batch: int) -> Iterator[tuple[np.ndarray, Any]]:
+        """The lanes that are over after each round of solver steps, and their outputs."""
+        mapped, count = self.mapped, len(self.mapped.devices)
+        width, share = _widths(batch, todo.size, count)
+        waiting, later = Waiting(todo, _places(self.design)), Stored()
+
+        def begin(ids):
+            return mapped("begin", self.values_of(np.resize(ids, share)))
+
+        for ids, lanes in Slots(mapped, width, share, begin, "advance").run(waiting):
+            stiff = np.asarray(lanes.front.stiff)[: ids.size]
+            later.put(ids, lanes, stiff)
+            done, outputs = ids[~stiff], None
+            if done.size:
+                outputs = _chosen(mapped("outputs", lanes), ids.size, ~stiff)
+                waiting.learn(done, outputs["num_steps"])
+            yield done, outputs
+        if len(later):
+            width, narrow = _widths(min(batch, _IMPLICIT), len(later), count)
+            back = lambda ids: mapped("stiffen", later.get(ids, narrow))
+            for ids, lanes in Slots(mapped, width, narrow, back, "advance_stiff").run(later):
+                everyone = np.ones(ids.size, bool)
+                yield ids, _chosen(mapped("outputs", lanes), ids.size, everyone)
+
+    def batches(self, todo: np.ndarray, batch: int) -> Iterator[tuple[np.ndarray, Any]]:
+        """The same for a method that does not go in rounds."""
+        count = len(self.mapped.devices)
+        width = -(-min(batch, todo.size) // count) * count
+        for ids in np.split(todo, range(width, todo.size, width)):
+            outputs = self.mapped("whole", self.values_of(np.resize(ids, width)))
+            yield ids, _chosen(outputs, ids.size, np.ones(ids.size, bool))
+
+    def _write(self) -> None:
+        if self.kept is not None and self._fresh:
+            self.kept.write(self.results, np.concatenate(self._fresh))
+            self._fresh = []
+
+    def _advice(self) -> str:
+        over = int(np.sum(self.results.arrays["status"] != NOT_RUN))
+        told = f"Interrupted: {over} of {self.design.size} lanes are finished"
+        if self.kept is None:
+            return f"{told}, and lost. Pass `store=` a path, and the same call goes on from there."
+        return f"{told}, and kept in {self.kept.path}. The same call goes on from there."
+
+
+def _check(base, steps, metrics, batch, method, store) -> None:
+    check_model(base.model, AbstractModel, "a model such as `idemodels.Adam(0.1)`")
+    theta, rest = as_parameters(base.theta0)
+    check_objective(base.objective, eqx.combine(theta, rest), base.args)
+    check_method(method, base.model)
+    for name, x in (("steps", steps), ("batch", batch)):
+        if isinstance(x, bool) or not isinstance(x, int | np.integer) or x < 1:
+            raise ValueError(f"Argument `{name}` must be a positive integer, but is {x!r}.")
+    for name, f in (metrics or {}).items():
+        if not callable(f) or name in _VARIABLES:
+            wanted = f"a function, by a name other than {', '.join(_VARIABLES)}"
+            raise ValueError(f"Argument `metrics` must have {wanted}, but has {name!r}: {f!r}.")
+    if store is None and jax.process_count() > 1:
+        raise ValueError(
+            f"Argument `store` must be a path where {jax.process_count()} processes share a sweep, "
+            "but is None: each of them has only its own results."
+        )
+
+
+def _setup(base, design: Design, steps, metrics, method, discrete, save_ts) -> Setup:
+    if save_ts is None:
+        chosen = np.unique(np.round(np.linspace(0, steps, _COMPARED + 1)).astype(int))
+    else:
+        chosen = np.asarray(save_ts)
+        inside = chosen.ndim == 1 and chosen.size > 0 and chosen[0] >= 0 and chosen[-1] <= steps
+        if not inside or np.any(chosen != np.round(chosen)) or np.any(np.diff(chosen) <= 0):
+            raise ValueError(
+                f"Argument `save_ts` must be increasing integers from 0 to {steps} (`steps`), but "
+                f"is {save_ts!r}."
+            )
+    marks = np.unique(np.concatenate([[0], chosen, [steps]]).astype(int))
+    return Setup(
+        base,
+        targets_of(base, design),
+        method,
+        jnp.asarray(marks, dtype_of_base(base)),
+        tuple(int(k) for k in marks),
+        tuple((metrics or {}).items()),
+        bool(discrete),
+        tuple(int(k) for k in np.searchsorted(marks, chosen)),
+        save_ts is not None,
+    )
+
+
+def _like(setup: Setup, values: Any, width: int, batch: int) -> dict[str, Any]:
+    """What a lane's outputs are like; nothing is computed.
+
+    **Raises:** `ValueError` if the lanes of a batch do not fit into the memory.
+    """
+    one = jax.tree.map(lambda x: x[0], values)
+    if not isinstance(setup.method, Markov):
+        return eqx.filter_eval_shape(setup.whole, one)
+    lane = eqx.filter_eval_shape(setup.begin, one)
+    leaves = [x for x in jax.tree.leaves(lane) if hasattr(x, "dtype")]
+    size = _COPIES * sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in leaves)
+    room = _PART_OF_MEMORY * _memory()
+    if size * width > room:
+        raise ValueError(
+            f"Argument `batch` must be at most {int(room // size)} here, where a lane takes about "
+            f"{size / 2**20:.3g} MiB of {room / 2**30:.3g} GiB, but is {batch}."
+        )
+    return eqx.filter_eval_shape(setup.outputs, lane)
+
+
+def _memory() -> float:
+    """Bytes that are free on a device, or on this machine."""
+    import os
+
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def _opened(store: Any, design: Design, template: Any, base: Base, setup: Setup) -> Store | None:
+    if store is None:
+        return None
+    described = {
+        "model": _described(base.model),
+        "objective": _described(base.objective),
+        "theta0": _described(base.theta0),
+        "args": _described(base.args),
+        "over": _described(design),
+        "method": _described(setup.method),
+        "steps compared": _described((setup.marks, setup.rows, setup.keep)),
+        "metrics": _described(tuple(name for name, _ in setup.metrics)),
+        "discrete run": str(setup.discrete),
+        "precision": str(setup.ts.dtype),
+    }
+    return Store(store, design, template, described)
+
+
+def _described(tree: Any) -> str:
+    """In words that a person reads, and that are the same in another process."""
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, eqx.Module):
+        tree = dataclasses.asdict(tree)  # pyright: ignore[reportArgumentType]
+    text = " ".join(eqx.tree_pformat(tree, short_arrays=True).split())
+    arrays = [np.asarray(x) for x in jax.tree.leaves(tree) if eqx.is_array(x)]
+    if all(x.ndim == 0 for x in arrays) and arrays:
+        return f"{text} = {', '.join(f'{x:.17g}' for x in arrays)}"
+    digest = hashlib.sha256(b"".join(x.tobytes() for x in arrays)).hexdigest()
+    return f"{text} #{digest[:12]}" if arrays else text
+
+
+def _devices(devices: Any) -> list[Any]:
+    local = jax.local_devices()
+    if devices is None:
+        return local
+    if isinstance(devices, int) and not isinstance(devices, bool):
+        if not 1 <= devices <= len(local):
+            raise ValueError(
+                f"Argument `devices` must be 1 to {len(local)}, as many as there are, but is "
+                f"{devices}. On a CPU `XLA_FLAGS=--xla_force_host_platform_device_count=8` makes 8."
+            )
+        return local[:devices]
+    devices = [devices] if isinstance(devices, bool) else list(devices)
+    if not devices or any(device not in local for device in devices):
+        raise ValueError(
+            f"Argument `devices` must be some of `jax.local_devices()`, but is {devices}."
+        )
+    return devices
+
+
+def _widths(batch: int, lanes: int, devices: int) -> tuple[int, int]:
+    """How many slots there are, and how many lanes come in at a time."""
+    share = max(1, -(-min(batch, lanes) // (PART * devices))) * devices
+    return PART * share, share
+
+
+def _places(design: Design) -> np.ndarray:
+    rows = design.rows(np.arange(design.size))
+    places = [rows[dim] / max(n - 1, 1) for dim, n in zip(design.dims, design.shape, strict=True)]
+    return np.stack(places, axis=1)
+
+
+def _chosen(outputs: Any, count: int, which: np.ndarray) -> Any:
+    """On the host, of the first lanes those that are flagged."""
+    return jax.tree.map(lambda x: np.asarray(x)[:count][which], outputs)
+
+
+@contextmanager
+def _patient() -> Iterator[threading.Event]:
+    """The first Ctrl-C sets the event; the second one interrupts."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def asked(signum, frame):
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, asked)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
