@@ -65,6 +65,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         stiff; `None` never hands over.
     - `negative`: whether a state has a negative memory that must not be.
     - `steady`: whether the path has come to rest; `None` never looks.
+    - `rests`: whether it may come to rest before the end.
     - `growth`: of a step over the one before it, at most.
     """
 
@@ -77,6 +78,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     norm: Callable[[PyTree[Array]], Scalar] = eqx.field(static=True)
     negative: Callable[[Augmented], Flag]
     steady: Steady | None = None
+    rests: bool = False
     growth: float = 10.0
 
     def forget_counts(self, state: GuardState) -> GuardState:
@@ -191,7 +193,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         """The attempts still to be made at the present pace; where it grows, as it grows with t."""
         grows = (state.progress > _GROWING * state.slower) & (t > 0)
         ahead = jnp.maximum(self.end - t, 0.0)
-        if self.steady is not None:  # it may come to rest long before the end
+        if self.rests:  # perhaps long before the end
             ahead = jnp.minimum(ahead, jnp.maximum(t - state.start, _SOON))
         since = jnp.where(grows, t, 1.0)
         in_proportion = jnp.log1p(ahead / since) / jnp.log1p(state.progress / since)

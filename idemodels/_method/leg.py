@@ -69,7 +69,8 @@ class Leg(eqx.Module):
     """How a stretch is integrated, and how far.
 
     - `end`: in the clock's time; nothing happens if the path is there already.
-    - `steady_tol`: `None` does not look whether the path has come to rest.
+    - `steady_tol`: `None` does not expect that the path comes to rest.
+    - `looks`: whether the leg looks itself whether it has.
     - `patience`, `strict`: see `Guarded` and `units`.
     """
 
@@ -83,6 +84,7 @@ class Leg(eqx.Module):
     patience: Any
     event: dfx.Event | None
     steady_tol: Any
+    looks: bool = True
 
     def run(self, problem: Problem, front: Front, adjoint: dfx.AbstractAdjoint | None) -> Front:
         """The path, as far as this leg leads."""
@@ -117,7 +119,9 @@ class Leg(eqx.Module):
         start = front.t
         ts = self.clock.of(problem.ts)
         end = jnp.where(front.running, self.end, start)
-        inside = jnp.clip(ts, start, end)
+        # the end is not interpolated: in a batch some lane is always there
+        inside = jnp.where(ts < end, jnp.maximum(ts, start), start)
+        inside = jax.lax.cummax(inside)
         controller = self._controller(problem)
         solution = dfx.diffeqsolve(
             dfx.ODETerm(self.clock.field()),
@@ -145,8 +149,14 @@ class Leg(eqx.Module):
         assert solution.ts is not None
         assert solution.ys is not None
         reached = solution.ts[1][-1]
-        new = (ts > start) & (ts <= reached)
+        y = jax.tree.map(lambda y: y[-1], solution.ys[1])
+        new = (ts > start) & (ts <= reached) & (ts < end)
         kept = jax.tree.map(lambda a, b: rows(new, a, b), solution.ys[0], front.kept)
+        new, last = (
+            (ts > start) & (ts == end) & (ts == reached),
+            self._keep(problem)(reached, y, None),
+        )
+        kept = jax.tree.map(lambda a, b: rows(new, jnp.asarray(a)[None], b), last, kept)
         state: Any = solution.controller_state
         reason = state.reason if self._adapts else jnp.full((), NOT_STOPPED)
         ran = end > start
@@ -157,7 +167,7 @@ class Leg(eqx.Module):
         result = RESULTS.where(paused, RESULTS.successful, result)
         front = Front(
             reached,
-            jax.tree.map(lambda y: y[-1], solution.ys[1]),
+            y,
             kept,
             RESULTS.where(ran, result, front.result),
             jnp.where(ran, reason == STIFF, front.stiff),
@@ -211,11 +221,12 @@ class Leg(eqx.Module):
             norm=group_norm,
             negative=BelowZero(model.nonnegative, model.memories(), unit, self.atol),
             steady=self._steady(problem),
+            rests=self.steady_tol is not None,
             **({"growth": _GROWTH} if limited else {}),
         )
 
     def _steady(self, problem: Problem) -> Steady | None:
-        if self.steady_tol is None:
+        if self.steady_tol is None or not self.looks:
             return None
         return Steady(problem.equation, problem.y0.theta, self.end, self.steady_tol)
 
@@ -242,7 +253,7 @@ class Leg(eqx.Module):
                 since, _ = self.clock.at(seen.clamped_from, problem.y0)
                 more["num_clamped"] = stats["num_clamped"] + seen.clamped
                 more["clamped_from"] = jnp.minimum(stats["clamped_from"], since)
-            if self.steady_tol is not None:
+            if seen.watch is not None:
                 rests, reached = seen.reason == STEADY, solution.ts[1][-1]
                 more["steady_at"] = jnp.where(rests, reached, stats["steady_at"])
                 gradients = gradients + 2 * seen.watch.looks

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from .._equation import Augmented, Equation, fraction_of, quotient
+from .._equation import Augmented, Equation, cast, fraction_of, quotient
 from .._types import Count, Flag, Scalar
 from .norms import largest
 
@@ -43,6 +43,8 @@ class Steady(eqx.Module):
     - $D = \int_s^N |\theta'|$ with the gradient held as it is, up to the end: what a plateau does.
     - $C + |g|/\kappa$ with $C = \int_s^N |\theta'|$ while the gradient is zero, as the momentum
         runs out, and $\kappa > 0$ the secant curvature along the last step: the way to the minimum.
+        Or, where theta swings about it, twice the amplitude that the energy of
+        [`idemodels.AbstractModel.swinging`][] still allows.
 
     - `origin`: theta where the path began.
     - `end`: N.
@@ -80,16 +82,34 @@ class Steady(eqx.Module):
         held = self._way(s, y, g)
         coasting = self._way(s, y, jax.tree.map(jnp.zeros_like, g))
 
-        def leaf(x0, x, g0, g, held, coasting):
+        swing = self._swing(s, y, g)
+
+        def leaf(x0, x, g0, g, held, coasting, swing):
             dx, dg = x - x0, g - g0
             bends = (dx * dg > 0) & (_REACH * jnp.abs(dg) >= jnp.abs(g))
-            secant = jnp.abs(g * dx) / jnp.where(bends, jnp.abs(dg), 1.0)
-            falls = jnp.where(bends | (g == 0), coasting + secant, jnp.inf)
+            softness = jnp.abs(dx) / jnp.where(bends, jnp.abs(dg), 1.0)  # 1 / kappa
+            secant = jnp.abs(g) * softness
+            amplitude = jnp.sqrt(secant**2 + swing * softness)
+            falls = jnp.minimum(coasting + secant, 2.0 * amplitude)
+            falls = jnp.where(bends, falls, jnp.where(g == 0, coasting, jnp.inf))
             # a NaN is no rest
             return jnp.all((held <= small) | (falls <= small))
 
-        flags = jax.tree.map(leaf, y0.theta, y.theta, g0, g, held, coasting)
+        flags = jax.tree.map(leaf, y0.theta, y.theta, g0, g, held, coasting, swing)
         return jnp.all(jnp.stack(jax.tree.leaves(flags)))
+
+    def _swing(self, s: Any, y: Augmented, g: PyTree[Array]) -> PyTree[Array]:
+        r"""$(\beta/r)\, m^2$ for each parameter, where theta swings; infinite where it does not."""
+        equation, dtype = self.equation, jnp.result_type(s)
+        known = cast(equation.model, dtype).swinging()
+        if known is None or y.velocity is not None:
+            return jax.tree.map(lambda g: jnp.full_like(g, jnp.inf), g)
+        name, rate = known
+        moment = equation.model.memories()[name].markov.read(y.memory[name])
+        pull = equation.pull(s, y.theta, quotient(equation.fraction(s, y, g)))
+        sure = rate > 0
+        slowness = jnp.where(sure, 1.0 / jnp.where(sure, rate, 1.0), jnp.inf)
+        return jax.tree.map(lambda p, m: slowness * jnp.abs(p * m), pull, moment)
 
     def _way(self, s: Any, y: Augmented, g: PyTree[Array]) -> PyTree[Array]:
         r"""$\int_s^N |\theta'|$ for each parameter while the gradient is `g` throughout."""

@@ -4,6 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import optax
 
 from .._checks import check_option, is_concrete, is_positive
@@ -117,6 +118,13 @@ class Adam(AbstractModel):
         root = lambda v, g: safe_sqrt(self._b2.corrected(read_at, v, g * g)) + self.eps
         numerator = jax.tree.map(lambda m, g: self._b1.corrected(s, m, g), moments["m"], g)
         return numerator, jax.tree.map(root, moments["v"], g)
+
+    def swinging(self):
+        """**Returns:** "m" and its rate, which must be at least a quarter of that of v. (E10)"""
+        first, second = jnp.asarray(self._b1.rate), jnp.asarray(self._b2.rate)
+        # the second moment forgets at most at its rate, and the velocity has its root
+        sure = (second <= 4.0 * first) & (jnp.asarray(self.weight_decay) == 0)
+        return "m", jnp.where(sure & (not callable(self.learning_rate)), first, 0.0)
 
     def scale_by(self):
         """**Returns:** `optax.scale_by_adam`."""

@@ -52,6 +52,15 @@ class AbstractModel(eqx.Module):
         """
         return True
 
+    def swinging(self) -> tuple[str, Any] | None:
+        r"""The memory m of g through which theta swings, $\theta' = -\beta m$, and its rate r.
+
+        For theta in a bowl of constant curvature $\kappa$, a distance x from its bottom, the energy
+        $\kappa x^2 + (\beta/r)\, m^2$ does not grow while $\beta' \le 2 r \beta$: the rate is 0
+        where that is not sure. `None` if there is no such memory.
+        """
+        return None
+
     def initial_velocity(self, theta: Theta) -> PyTree[Array] | None:
         r"""$\theta'$ at s = 0 of an inertial model, per step; `None` of any other."""
         del theta

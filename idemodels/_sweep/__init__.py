@@ -1,2 +1,2 @@
 from .design import axis as axis, points as points
-from .sweep import sweep as sweep
+from .run import sweep as sweep

@@ -24,20 +24,13 @@ _LONG = {
 _PATHS = ("theta", "loss", "discrete_theta")
 
 
-def variables(outputs: dict[str, Any], small: int) -> dict[str, Any]:
-    """The leaves of a lane's outputs by the names of their variables.
-
-    Parameters are left out of which there are more than `small`.
-    """
-    found = {}
-    for name, tree in outputs.items():
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        large = sum(int(np.prod(np.shape(x))) for _, x in leaves) > small
-        if name == "final_theta" and large:
-            continue
-        for path, x in leaves:
-            found[name + "".join(f".{_word(key)}" for key in path)] = x
-    return found
+def variables(outputs: dict[str, Any]) -> dict[str, Any]:
+    """The leaves of outputs by the names of their variables."""
+    return {
+        name + "".join(f".{_word(key)}" for key in path): x
+        for name, tree in outputs.items()
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def _word(key: Any) -> str:

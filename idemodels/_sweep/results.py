@@ -20,9 +20,9 @@ class Results:
             self.arrays[str(name)] = filled.reshape(size, *filled.shape[len(shape) :])
 
     def add(self, ids: np.ndarray, found: dict[str, Any]) -> np.ndarray:
-        """Notes lanes that are over; returns their status."""
-        for name, values in found.items():
-            self.arrays[name][ids] = values
+        """Notes lanes that are over, whatever of them has a place; returns their status."""
+        for name in self.arrays:
+            self.arrays[name][ids] = found[name]
         return self.arrays["status"][ids]
 
     def grid(self, name: str) -> np.ndarray:

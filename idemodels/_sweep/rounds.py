@@ -35,6 +35,11 @@ STATUS = (
 NOT_RUN = STATUS.index("not run")
 
 
+# How much later than alone a lane is handed over to the implicit method, which shares little of its
+# work with other lanes.
+_PATIENCE = 8
+
+
 class Lane(eqx.Module):
     """A lane on its way.
 
@@ -77,7 +82,8 @@ class Setup(eqx.Module):
     def whole(self, values: dict[str, Any]) -> dict[str, Any]:
         """The outputs of a lane at once, by any method."""
         base = self._base(values)
-        given = (base.model, base.objective, base.theta0, self.ts)
+        ts = np.asarray(self.marks, self.ts.dtype)  # known, which some methods need
+        given = (base.model, base.objective, base.theta0, ts)
         path = solve(*given, args=base.args, method=self.method, throw=False)
         return self._measured(path, self._twin(base))
 
@@ -178,11 +184,12 @@ class Setup(eqx.Module):
 
     def _main(self, problem: Problem, front: Front) -> tuple[Leg, Front]:
         leg, front = self.method.main_leg(problem, front)
-        return dataclasses.replace(leg, steady_tol=None), front
+        patience = None if leg.patience is None else _PATIENCE * leg.patience
+        return dataclasses.replace(leg, looks=False, patience=patience), front
 
     def _implicit(self, problem: Problem, front: Front) -> tuple[Leg, Front]:
         leg, front = self.method.implicit_leg(problem, front)
-        return dataclasses.replace(leg, steady_tol=None), front
+        return dataclasses.replace(leg, looks=False), front
 
     def _steady(self, problem: Problem) -> Steady:
         equation, origin = problem.equation, problem.y0.theta

@@ -156,7 +156,7 @@ def _check_same(path: Path, there: Any, setup: dict[str, str]) -> None:
             "Zarr store. Choose another path."
         )
     old = json.loads(there)
-    for key in setup.keys() | old.keys():
+    for key in {**setup, **old}:
         if old.get(key) != setup.get(key):
             raise StoreError(
                 f"Argument `store` must be a store of this sweep, but {path} was made with another "

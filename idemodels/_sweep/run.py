@@ -1,6 +1,5 @@
 """Many settings at once: what is run, in which order, and what is kept of it."""
 
-import dataclasses
 import hashlib
 import signal
 import threading
@@ -14,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._method import AbstractMethod, Markov
+from .._method import Markov
 from .._model import AbstractModel
 from .._parameters import as_parameters, check_model, check_objective
 from .._solve import check_method
 from .dataset import empty, variables
-from .design import Design, design_of
+from .design import Axis, Design, design_of
 from .lanes import Base, dtype_of_base, lane_values, targets_of
 from .results import Results
 from .rounds import NOT_RUN, Setup
@@ -51,7 +50,7 @@ def sweep(
     metrics: Mapping[str, Callable[..., Any]] | None = None,
     store: Any = None,
     batch: int = 1024,
-    method: AbstractMethod | None = None,
+    method: Any = None,
     discrete: bool = True,
     save_ts: Any = None,
     devices: Any = None,
@@ -119,7 +118,9 @@ def sweep(
     width, _ = _widths(batch, design.size, len(devices))
     like = _like(setup, values_of(np.zeros(1, int)), width, batch)
     ts = np.asarray(setup.ts)[list(setup.rows)]
-    template = empty(design, variables(like, _SMALL), ts, {})
+    if sum(x.size for x in jax.tree.leaves(like["final_theta"])) > _SMALL:
+        del like["final_theta"]
+    template = empty(design, variables(like), ts, {})
     kept = _opened(store, design, template, base, setup)
     results = Results(design.shape, template if kept is None else kept.template)
     todo = np.arange(design.size) if kept is None else kept.todo
@@ -149,7 +150,7 @@ class _Run:
         try:
             for ids, outputs in begun:
                 if ids.size:
-                    told.done(self.results.add(ids, variables(outputs, _SMALL)))
+                    told.done(self.results.add(ids, variables(outputs)))
                     self._fresh.append(ids)
                 if stop.is_set():
                     raise KeyboardInterrupt
@@ -226,7 +227,9 @@ def _check(base, steps, metrics, batch, method, store) -> None:
 
 
 def _setup(base, design: Design, steps, metrics, method, discrete, save_ts) -> Setup:
-    if save_ts is None:
+    if save_ts is None and not discrete and not metrics:
+        chosen = np.asarray([0, steps])  # nobody looks at the others
+    elif save_ts is None:
         chosen = np.unique(np.round(np.linspace(0, steps, _COMPARED + 1)).astype(int))
     else:
         chosen = np.asarray(save_ts)
@@ -284,30 +287,39 @@ def _opened(store: Any, design: Design, template: Any, base: Base, setup: Setup)
     if store is None:
         return None
     described = {
-        "model": _described(base.model),
-        "objective": _described(base.objective),
-        "theta0": _described(base.theta0),
-        "args": _described(base.args),
-        "over": _described(design),
-        "method": _described(setup.method),
-        "steps compared": _described((setup.marks, setup.rows, setup.keep)),
-        "metrics": _described(tuple(name for name, _ in setup.metrics)),
-        "discrete run": str(setup.discrete),
+        **_described("model", base.model),
+        **_described("objective", base.objective),
+        **_described("theta0", base.theta0),
+        **_described("args", base.args),
+        **{f"over.{name}": _shown(axis) for name, axis in design.axes.items()},
+        **_described("method", setup.method),
+        "steps": str(setup.marks[-1]),
+        "discrete": str(setup.discrete),
+        "save_ts": str([setup.marks[i] for i in setup.rows]),
+        "metrics": str([name for name, _ in setup.metrics]),
         "precision": str(setup.ts.dtype),
     }
     return Store(store, design, template, described)
 
 
-def _described(tree: Any) -> str:
-    """In words that a person reads, and that are the same in another process."""
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, eqx.Module):
-        tree = dataclasses.asdict(tree)  # pyright: ignore[reportArgumentType]
-    text = " ".join(eqx.tree_pformat(tree, short_arrays=True).split())
-    arrays = [np.asarray(x) for x in jax.tree.leaves(tree) if eqx.is_array(x)]
-    if all(x.ndim == 0 for x in arrays) and arrays:
-        return f"{text} = {', '.join(f'{x:.17g}' for x in arrays)}"
-    digest = hashlib.sha256(b"".join(x.tobytes() for x in arrays)).hexdigest()
-    return f"{text} #{digest[:12]}" if arrays else text
+def _described(name: str, tree: Any) -> dict[str, str]:
+    """Every array by its path, and what else there is; the same words in another process."""
+    words = {name: " ".join(eqx.tree_pformat(eqx.filter(tree, eqx.is_array, inverse=True)).split())}
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        if eqx.is_array(x):
+            words[name + jax.tree_util.keystr(path)] = _shown(np.asarray(x))
+    return words
+
+
+def _shown(x: Any) -> str:
+    if isinstance(x, Axis):
+        return f"{_shown(x.values)}, label {x.label}, scale {x.scale}"
+    if not isinstance(x, np.ndarray):
+        return ", ".join(_shown(np.asarray(leaf)) for leaf in jax.tree.leaves(x))
+    if x.size <= 4:
+        return str(x.tolist())
+    digest = hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()[:12]
+    return f"{x.size} values in {np.min(x):.6g} to {np.max(x):.6g} (#{digest})"
 
 
 def _devices(devices: Any) -> list[Any]:
