@@ -156,7 +156,9 @@ def _summary(records: list[Record]) -> str:
 
 
 def _published(records: list[Record], peers: list[Record]) -> str:
-    """Theirs; then each of ours at its loosest tolerance that is so much more exact than they."""
+    """Theirs; then each solver of `idemodels.solve`, ours and diffrax's, at its loosest tolerance that
+    is so much more exact than they.
+    """
     head = ["solver", "error", "seconds", "compiling", "sweeps", "times more exact"]
     parts = []
     for problem in PUBLISHED:
@@ -168,7 +170,7 @@ def _published(records: list[Record], peers: list[Record]) -> str:
             cells = [duration(p["best_s"]), "-", number(p["sweeps"], ","), "1"]
             lines.append([_label(r), f"{p['error']:.1e}", *cells, *dashes])
         error = min(p["error"] for _, p in theirs)
-        for r in _of(records, problem, "ours"):
+        for r in (*_of(records, problem, "ours"), *_of(records, problem, "diffrax")):
             reached = [p for p in okay(r) if p["error"] <= error / _BETTER]
             if not reached:
                 continue
