@@ -156,9 +156,7 @@ def _summary(records: list[Record]) -> str:
 
 
 def _published(records: list[Record], peers: list[Record]) -> str:
-    """Theirs; then each solver of `idemodels.solve`, ours and diffrax's, at its loosest tolerance that
-    is so much more exact than they.
-    """
+    """Theirs; then ours and diffrax's, each at its loosest tolerance that is so much more exact."""
     head = ["solver", "error", "seconds", "compiling", "sweeps", "times more exact"]
     parts = []
     for problem in PUBLISHED:

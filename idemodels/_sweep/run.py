@@ -1,6 +1,7 @@
 """Many settings at once: what is run, in which order, and what is kept of it."""
 
 import hashlib
+import importlib.util
 import signal
 import threading
 import time
@@ -103,10 +104,12 @@ def sweep(
     (of the equation against the discrete run), the metrics, `num_steps`, `num_gradients` and
     `status`, whose `flag_meanings` it has as attribute. With a `store` it is that store, opened.
 
-    **Raises:** `ValueError` for an argument that is not as above, a batch that is larger than the
+    **Raises:** `ModuleNotFoundError` without the packages of the extra `run`; `ValueError` for an
+    argument that is not as above, a batch that is larger than the
     memory, a store of another sweep or one that cannot be written; `KeyboardInterrupt` at Ctrl-C,
     after the round, with what to do to go on.
     """
+    _check_extra()
     design = design_of(over)
     base = Base(model, objective, theta0, args)
     method = Markov(rtol=1e-5, atol=1e-8, steady_tol=1e-4) if method is None else method
@@ -205,6 +208,14 @@ class _Run:
         if self.kept is None:
             return f"{told}, and lost. Pass `store=` a path, and the same call goes on from there."
         return f"{told}, and kept in {self.kept.path}. The same call goes on from there."
+
+
+def _check_extra() -> None:
+    for package in ("xarray", "zarr", "rich", "scipy"):
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(
+                f"`idemodels.sweep` needs {package}: pip install 'idemodels[run]'", name=package
+            )
 
 
 def _check(base, steps, metrics, batch, method, store) -> None:
