@@ -11,13 +11,14 @@ from collections.abc import Sequence
 OKAY, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 # The packages of the extra `run`, by the names that they are imported by.
-_EXTRA = ("pydantic", "rich", "matplotlib", "sklearn")
+_EXTRA = ("pydantic", "rich", "matplotlib", "sklearn", "xarray", "zarr", "scipy")
 
 _EPILOG = """\
 examples:
   idemodels list                       the configs that come with the package
   idemodels run adam_quadratic         one of them
   idemodels run mine.toml --out here   your own; results in here/mine/
+  idemodels sweep sweep_adam           a grid of 4,096 settings
   idemodels paper --quiet              every experiment of the two papers
 
 exit status: 0 all cases solved, 1 some failed (the table says which), 2 wrong usage or config,
@@ -89,12 +90,26 @@ def _parser() -> argparse.ArgumentParser:
         "follow-up, arXiv:2602.09101, as `run` does, and writes DIR/paper/report.md: for each what "
         "the paper says, what is measured, the errors apart, and the figures.",
     )
+    sweep = commands.add_parser(
+        "sweep",
+        help="solve a grid of settings; write a Zarr store, tables and heat maps",
+        description="Solves every setting of a sweep's config and runs the discrete algorithm "
+        "beside it. Writes the store DIR/NAME/sweep.zarr while it goes, which `xarray.open_zarr` "
+        "reads, then heat maps, failed.csv and provenance.json.",
+    )
+    sweep.add_argument("config", metavar="CONFIG", help="a TOML file, or a name of `list`")
+    sweep.add_argument(
+        "--resume", action="store_true", help="go on with the store that is there already"
+    )
+    sweep.add_argument(
+        "--devices", type=int, metavar="N", help="how many devices share the lanes (default: all)"
+    )
     listing = commands.add_parser(
         "list",
         help="show the configs that come with the package",
         description="Shows the names and titles of the configs that come with the package.",
     )
-    for command in (run, paper, listing):
+    for command in (run, sweep, paper, listing):
         _add_options(command)
     return parser
 

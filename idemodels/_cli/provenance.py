@@ -21,6 +21,17 @@ _PACKAGES = ("jax", "jaxlib", "diffrax", "equinox", "optax", "optimistix", "line
 def provenance(finished: "Finished") -> dict[str, Any]:
     """All that one needs to get the same numbers again, for JSON."""
     config = finished.config
+    return {
+        **where_from(config),
+        "cases": len(config.cases),
+        "finished": len(finished.records),
+        "solved": sum(record.okay for record in finished.records),
+        "seconds": round(finished.seconds, 3),
+    }
+
+
+def where_from(config: Any) -> dict[str, Any]:
+    """The config, the versions and the machine of a run that has just ended."""
     device = jax.devices()[0]
     return {
         "config": {
@@ -29,11 +40,7 @@ def provenance(finished: "Finished") -> dict[str, Any]:
             "sha256": hashlib.sha256(config.text).hexdigest(),
             "text": config.text.decode(),
         },
-        "cases": len(config.cases),
-        "finished": len(finished.records),
-        "solved": sum(record.okay for record in finished.records),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(finished.seconds, 3),
         "versions": {"idemodels": __version__, "python": platform.python_version()}
         | {name: version(name) for name in _PACKAGES},
         "git": commit(),

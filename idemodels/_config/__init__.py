@@ -2,3 +2,4 @@ from .cases import Case as Case, shown as shown, varying as varying
 from .errors import ConfigError as ConfigError
 from .find import find_config as find_config, shipped as shipped
 from .read import Config as Config, read_config as read_config, read_title as read_title
+from .sweeps import SweepConfig as SweepConfig, is_sweep as is_sweep, read_sweep as read_sweep

@@ -45,6 +45,8 @@ def read_config(path: Path) -> Config:
     **Raises:** `ConfigError`, which names the file and every key that is wrong in it.
     """
     text, raw = _parse(path)
+    if "over" in raw:
+        raise ConfigError(f"{path}: is the config of a sweep: `idemodels sweep {path}`.")
     shared = {key: value for key, value in raw.items() if key not in Head.model_fields}
     try:
         _check_keys(raw)

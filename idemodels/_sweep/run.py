@@ -27,8 +27,9 @@ from .slots import PART, Mapped, Slots, Stored, Waiting
 from .store import Store
 from .tell import Progress
 
-# Where equation and discrete run are compared if nobody says: so many steps, evenly spread.
-_COMPARED = 16
+# Where equation and discrete run are compared if nobody says: so many steps, evenly spread, and as
+# many evenly in their logarithm, since large learning rates arrive early.
+_COMPARED = 8
 # Parameters up to which the end points are kept.
 _SMALL = 100
 # Slots of the implicit leg at most, whose lanes hold a matrix.
@@ -94,7 +95,8 @@ def sweep(
         rounds.
     - `discrete`: whether the discrete algorithm is run beside the equation.
     - `save_ts`: integers, the steps at which both are compared and their paths kept. `None`
-        compares at 17, evenly spread, and keeps no path.
+        compares at up to 17, half of them evenly spread and half evenly in their logarithm, and
+        keeps no path.
     - `devices`: which of `jax.local_devices()` share the lanes, or how many of them; all if
         `None`. With several processes (`jax.distributed`) each does its share of one `store`.
     - `progress`: whether to tell on stderr how far it is.
@@ -241,7 +243,8 @@ def _setup(base, design: Design, steps, metrics, method, discrete, save_ts) -> S
     if save_ts is None and not discrete and not metrics:
         chosen = np.asarray([0, steps])  # nobody looks at the others
     elif save_ts is None:
-        chosen = np.unique(np.round(np.linspace(0, steps, _COMPARED + 1)).astype(int))
+        spread = np.linspace(0, steps, _COMPARED + 1), np.geomspace(1, steps, _COMPARED + 1)
+        chosen = np.unique(np.round(np.concatenate(spread)).astype(int))
     else:
         chosen = np.asarray(save_ts)
         inside = chosen.ndim == 1 and chosen.size > 0 and chosen[0] >= 0 and chosen[-1] <= steps
