@@ -15,6 +15,7 @@ _TITLES = {
     "final_loss": "loss of the equation at the last step",
     "max_error": "largest distance of equation and discrete run",
 }
+_SHORT = {"final_loss": "loss", "max_error": "distance"}
 # The states that a lane is drawn in.
 _FINE = (0, 1)
 
@@ -43,8 +44,9 @@ def _figure(title: str, found: Any, name: str, axes: tuple[str, ...], panels: st
         at = np.unique(np.round(np.linspace(0, at[-1], _PANELS)).astype(int))
     columns = min(at.size, 3)
     rows = -(-at.size // columns)
-    figure = Figure(figsize=(1.2 + 2.9 * columns, 0.9 + 2.5 * rows), layout="constrained")
-    figure.suptitle(f"{title}: {_TITLES[name]}")
+    size = (max(5.5, 1.2 + 2.9 * columns), 1.1 + max(2.5 * rows, 3.0))
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(f"{title}\n{_TITLES[name]}")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     numbers = values.values[np.isfinite(values.values) & (values.values > 0)]
     low, high = (numbers.min(), numbers.max()) if numbers.size else (1e-1, 1.0)
@@ -60,7 +62,7 @@ def _figure(title: str, found: Any, name: str, axes: tuple[str, ...], panels: st
         panel.grid(visible=False)
         image = _draw(panel, found, one, axes, norm) or image
     if image is not None:
-        figure.colorbar(image, ax=grid, label=_TITLES[name], shrink=0.9)
+        figure.colorbar(image, ax=grid, label=_SHORT[name], shrink=0.9)
     return figure
 
 
@@ -75,9 +77,20 @@ def _draw(panel: Any, found: Any, one: Any, axes: tuple[str, ...], norm: Any) ->
     y, y_label, y_scale = _axis(found, axes[1])
     panel.set_facecolor("#bbbbbb")  # where a lane failed
     z = one.transpose(axes[1], axes[0]).values
-    image = panel.pcolormesh(x, y, z, norm=norm, cmap="cividis", shading="nearest", rasterized=True)
+    edges = _edges(x, x_scale), _edges(y, y_scale)
+    image = panel.pcolormesh(*edges, z, norm=norm, cmap="cividis", rasterized=True)
     panel.set(xscale=x_scale, yscale=y_scale, ylabel=y_label)
     return image
+
+
+def _edges(values: np.ndarray, scale: str) -> np.ndarray:
+    """Where the cells of an axis end: half-way between its values, on its scale."""
+    log = scale == "log" and bool(np.all(values > 0))
+    x = np.log(values) if log else values
+    gaps = np.diff(x) if x.size > 1 else np.ones(1)
+    inner = 0.5 * (x[1:] + x[:-1])
+    edges = np.concatenate([[x[0] - 0.5 * gaps[0]], inner, [x[-1] + 0.5 * gaps[-1]]])
+    return np.exp(edges) if log else edges
 
 
 def _axis(found: Any, name: str) -> tuple[np.ndarray, str, str]:
