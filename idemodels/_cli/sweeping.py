@@ -13,15 +13,15 @@ from rich.table import Table
 
 from .._config import ConfigError, SweepConfig, find_config, read_sweep
 from .._plot import heat_maps, rendered
-from .._sweep import STATUS, StoreError, sweep as run_sweep
+from .._sweep import FINE, STATUS, StoreError, sweep as run_sweep
 from .main import FAILED, INTERRUPTED, OKAY
 from .provenance import where_from
 from .report import brief, console
 from .store import OutputError, check_writable, write_json, write_rows, write_whole
 
-_FINE = (STATUS.index("done"), STATUS.index("steady"))
 # Rows of a table.
 _SHOWN = 5
+_FINE = [STATUS[i] for i in FINE]
 
 
 def sweep(arguments: argparse.Namespace) -> int:
@@ -61,7 +61,7 @@ def sweep(arguments: argparse.Namespace) -> int:
     seconds = time.perf_counter() - began
     figures = _draw(config, found, folder)
     rows = _rows(config, found)
-    failed = [row for row in rows if row["status"] not in ("done", "steady")]
+    failed = [row for row in rows if row["status"] not in _FINE]
     write_rows(folder / "failed.csv", failed, first=list(config.over))
     told = {
         **where_from(config),

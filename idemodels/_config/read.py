@@ -44,7 +44,7 @@ def read_config(path: Path) -> Config:
 
     **Raises:** `ConfigError`, which names the file and every key that is wrong in it.
     """
-    text, raw = _parse(path)
+    text, raw = parse(path)
     if "over" in raw:
         raise ConfigError(f"{path}: is the config of a sweep: `idemodels sweep {path}`.")
     shared = {key: value for key, value in raw.items() if key not in Head.model_fields}
@@ -81,7 +81,7 @@ def read_config(path: Path) -> Config:
 
 def read_title(path: Path) -> str:
     """The title of a config that need not be valid otherwise."""
-    return str(_parse(path)[1].get("title", ""))
+    return str(parse(path)[1].get("title", ""))
 
 
 def _is_scalar(case: Case) -> bool:
@@ -89,7 +89,11 @@ def _is_scalar(case: Case) -> bool:
     return len(leaves) == 1 and leaves[0].ndim == 0
 
 
-def _parse(path: Path) -> tuple[bytes, dict[str, Any]]:
+def parse(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """A TOML file as it is, and what it holds.
+
+    **Raises:** `ConfigError` if it cannot be read, or is no TOML.
+    """
     try:
         text = path.read_bytes()
         return text, tomllib.loads(text.decode())

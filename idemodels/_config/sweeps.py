@@ -1,16 +1,16 @@
 """The config of a sweep: one case, and the axes that are laid over it."""
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from .._sweep import Axis, axis
+from .._sweep import Axis, axis, complement
 from .cases import Case, cases_of
 from .errors import ConfigError, Mistake, Mistakes, one_of, unknown, validate
 from .find import name_of
+from .read import parse
 from .tables import Run, Table
 
 
@@ -67,10 +67,7 @@ class SweepConfig:
 
 def is_sweep(path: Path) -> bool:
     """Whether a file is the config of a sweep: it has a table `over`."""
-    try:
-        return "over" in tomllib.loads(path.read_bytes().decode())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-        return False
+    return "over" in parse(path)[1]
 
 
 def read_sweep(path: Path) -> SweepConfig:
@@ -78,13 +75,7 @@ def read_sweep(path: Path) -> SweepConfig:
 
     **Raises:** `ConfigError`, which names the file and what is wrong in it.
     """
-    try:
-        text = path.read_bytes()
-        raw = tomllib.loads(text.decode())
-    except OSError as e:
-        raise ConfigError(f"{path}: cannot be read: {e.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{path}: is not TOML: {e}.") from None
+    text, raw = parse(path)
     try:
         if "over" not in raw:
             words = (
@@ -120,12 +111,10 @@ def _axis(name: str, table: dict[str, Any]) -> Axis:
     try:
         values = checked.values
         if values is None:
-            low, high = axis([checked.start, checked.stop]).values
-            minus = checked.label is not None and checked.label.replace(" ", "") == f"1-{name}"
-            low, high = (1.0 - low, 1.0 - high) if minus else (low, high)
+            ends = axis([checked.start, checked.stop]).values
+            low, high = complement(name, checked.label, ends)
             spread = np.geomspace if checked.scale == "log" else np.linspace
-            values = spread(low, high, checked.num)
-            values = 1.0 - values if minus else values
+            values = complement(name, checked.label, spread(low, high, checked.num))
         return axis(values, checked.label, checked.scale)
     except ValueError as e:
         raise Mistakes(Mistake(("over", name), f"cannot be made: {e}")) from None

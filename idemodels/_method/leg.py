@@ -152,10 +152,8 @@ class Leg(eqx.Module):
         y = jax.tree.map(lambda y: y[-1], solution.ys[1])
         new = (ts > start) & (ts <= reached) & (ts < end)
         kept = jax.tree.map(lambda a, b: rows(new, a, b), solution.ys[0], front.kept)
-        new, last = (
-            (ts > start) & (ts == end) & (ts == reached),
-            self._keep(problem)(reached, y, None),
-        )
+        new = (ts > start) & (ts == end) & (ts == reached)
+        last = self._keep(problem)(reached, y, None)
         kept = jax.tree.map(lambda a, b: rows(new, jnp.asarray(a)[None], b), last, kept)
         state: Any = solution.controller_state
         reason = state.reason if self._adapts else jnp.full((), NOT_STOPPED)

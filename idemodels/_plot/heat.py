@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from .._sweep import FINE
 from .style import RC
 
 # Panels at most; of a longer axis some values, evenly chosen.
@@ -16,8 +17,6 @@ _TITLES = {
     "max_error": "largest distance of equation and discrete run",
 }
 _SHORT = {"final_loss": "loss", "max_error": "distance"}
-# The states that a lane is drawn in.
-_FINE = (0, 1)
 
 
 def heat_maps(
@@ -36,7 +35,7 @@ def heat_maps(
 
 
 def _figure(title: str, found: Any, name: str, axes: tuple[str, ...], panels: str | None) -> Figure:
-    values = found[name].where(found.status.isin(_FINE))
+    values = found[name].where(found.status.isin(FINE))
     others = [d for d in values.dims if d not in (*axes, panels)]
     values = values.isel({d: found.sizes[d] // 2 for d in others})
     at = np.arange(found.sizes[panels]) if panels else np.zeros(1, int)

@@ -38,7 +38,7 @@ def _word(key: Any) -> str:
     return str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key))))
 
 
-def empty(design: Design, like: dict[str, Any], ts: np.ndarray, attributes: dict[str, Any]) -> Any:
+def empty(design: Design, like: dict[str, Any], ts: np.ndarray) -> Any:
     """A data set of which no lane was run.
 
     - `like`: by variable, a lane's array, its shape and type.
@@ -77,7 +77,7 @@ def empty(design: Design, like: dict[str, Any], ts: np.ndarray, attributes: dict
     if any("s" in dims for dims, _, _ in data.values()):
         about = {"long_name": "optimizer steps", "units": "1"}
         coordinates["s"] = (("s",), np.asarray(ts, float), about)
-    return xr.Dataset(data, coordinates, attributes)
+    return xr.Dataset(data, coordinates)
 
 
 def _filling(name: str, dtype: Any) -> tuple[Any, Any]:

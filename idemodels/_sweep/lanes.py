@@ -77,11 +77,10 @@ def targets_of(base: Base, design: Design) -> dict[str, Target]:
 
 
 def lane_values(
-    design: Design, setup: tuple[Base, dict[str, Target]], lanes: np.ndarray, dtype: Any
+    design: Design, base: Base, targets: dict[str, Target], lanes: np.ndarray, dtype: Any
 ) -> dict[str, Any]:
     """The leaves of each lane, each with a leading axis as long as `lanes`."""
-    (base, targets), rows = setup, design.rows(lanes)
-    values = {}
+    rows, values = design.rows(lanes), {}
     for name, axis in design.axes.items():
         at = rows[design.along[name]]
         taken = jax.tree.map(

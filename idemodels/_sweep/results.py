@@ -32,8 +32,4 @@ class Results:
 
     def dataset(self) -> Any:
         """All of it."""
-        new = {name: (self.template[name].dims, self.grid(name)) for name in self.arrays}
-        found = self.template.copy()
-        for name, (dims, values) in new.items():
-            found[name] = (dims, values, self.template[name].attrs)
-        return found
+        return self.template.copy(data={name: self.grid(name) for name in self.arrays})

@@ -33,7 +33,8 @@ STATUS = (
     "not run",
 )
 NOT_RUN = STATUS.index("not run")
-
+# What a lane is that was solved.
+FINE = (STATUS.index("done"), STATUS.index("steady"))
 
 # How much later than alone a lane is handed over to the implicit method, which shares little of its
 # work with other lanes.
@@ -90,9 +91,7 @@ class Setup(eqx.Module):
     def begin(self, values: dict[str, Any]) -> Lane:
         """A lane before its first step, its discrete run behind it."""
         base = self._base(values)
-        theta, rest = as_parameters(base.theta0)
-        equation = Equation(cast(base.model, self.ts.dtype), Held(base.objective, rest), base.args)
-        problem = prepare(equation, theta, None, self.ts, jnp.ones((), bool), None)
+        problem = self._posed(base)
         front = self.method.first_front(problem, None)
         leg, front = self._main(problem, front)
         watch = None
@@ -175,12 +174,15 @@ class Setup(eqx.Module):
             base = target.put(base, values[name])
         return base
 
-    def _problem(self, lane: Lane) -> Problem:
-        base = self._base(lane.values)
+    def _posed(self, base: Base) -> Problem:
         theta, rest = as_parameters(base.theta0)
         equation = Equation(cast(base.model, self.ts.dtype), Held(base.objective, rest), base.args)
-        whole = prepare(equation, theta, None, self.ts, jnp.ones((), bool), None)
-        return dataclasses.replace(whole, y0=lane.y0, g0=lane.g0, valid=lane.valid)
+        return prepare(equation, theta, None, self.ts, jnp.ones((), bool), None)
+
+    def _problem(self, lane: Lane) -> Problem:
+        """As it was posed; what was computed then is not computed again."""
+        posed = self._posed(self._base(lane.values))
+        return dataclasses.replace(posed, y0=lane.y0, g0=lane.g0, valid=lane.valid)
 
     def _main(self, problem: Problem, front: Front) -> tuple[Leg, Front]:
         leg, front = self.method.main_leg(problem, front)

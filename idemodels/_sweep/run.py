@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import signal
 import threading
 import time
@@ -107,9 +108,9 @@ def sweep(
     `status`, whose `flag_meanings` it has as attribute. With a `store` it is that store, opened.
 
     **Raises:** `ModuleNotFoundError` without the packages of the extra `run`; `ValueError` for an
-    argument that is not as above, a batch that is larger than the
-    memory, a store of another sweep or one that cannot be written; `KeyboardInterrupt` at Ctrl-C,
-    after the round, with what to do to go on.
+    argument that is not as above, a batch that is larger than the memory, a store of another sweep
+    or one that cannot be written; `KeyboardInterrupt` at Ctrl-C, after the round, with what to do
+    to go on.
     """
     _check_extra()
     design = design_of(over)
@@ -119,13 +120,13 @@ def sweep(
     devices = _devices(devices)
     setup = _setup(base, design, steps, metrics, method, discrete, save_ts)
     dtype = dtype_of_base(base)
-    values_of = lambda ids: lane_values(design, (base, setup.targets), ids, dtype)
+    values_of = lambda ids: lane_values(design, base, setup.targets, ids, dtype)
     width, _ = _widths(batch, design.size, len(devices))
     like = _like(setup, values_of(np.zeros(1, int)), width, batch)
     ts = np.asarray(setup.ts)[list(setup.rows)]
     if sum(x.size for x in jax.tree.leaves(like["final_theta"])) > _SMALL:
         del like["final_theta"]
-    template = empty(design, variables(like), ts, {})
+    template = empty(design, variables(like), ts)
     kept = _opened(store, design, template, base, setup)
     results = Results(design.shape, template if kept is None else kept.template)
     todo = np.arange(design.size) if kept is None else kept.todo
@@ -289,8 +290,6 @@ def _like(setup: Setup, values: Any, width: int, batch: int) -> dict[str, Any]:
 
 def _memory() -> float:
     """Bytes that are free on a device, or on this machine."""
-    import os
-
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from .rounds import STATUS
+from .rounds import FINE
 
-_FINE = (STATUS.index("done"), STATUS.index("steady"))
 # Seconds between two lines where there is no terminal.
 _LINES = 30.0
 
@@ -44,7 +43,7 @@ class Progress:
     def done(self, status: np.ndarray) -> None:
         """More lanes are over."""
         self._done += status.size
-        self._failed += int(np.sum(~np.isin(status, _FINE)))
+        self._failed += int(np.sum(~np.isin(status, FINE)))
         now = time.monotonic()
         rate = self._done / max(now - self._began, 1e-9)
         words = f"{rate:,.0f} lanes/s, {self._failed} failed"
