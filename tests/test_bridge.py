@@ -130,7 +130,13 @@ def test_equation_goes_on_from_the_state_of_a_twin(model, rule):
     np.testing.assert_allclose(path.moments[name], expected[1], rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", MODELS)
+QUICK = ("adam-matched", "rmsprop-closure")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS],
+)
 def test_two_halves_are_the_whole(name):
     case, model = OBJECTIVES["quadratic"], MODELS[name]
     solve = lambda ts, state=None: ide.solve(

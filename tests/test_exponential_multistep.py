@@ -116,10 +116,10 @@ def trusting(s, theta, g, moments):
 @pytest.mark.parametrize(
     "model",
     [
-        model_of(ide.SecondOrder(0.8), damped),
+        pytest.param(model_of(ide.SecondOrder(0.8), damped), marks=pytest.mark.slow),
         model_of(ide.SumOfExponentials([0.5, 0.01], [1.0, 0.2]), damped),
-        model_of(ide.Constant(), trusting),
-        ide.Adam(0.05, weight_decay=0.3, l2=0.1),
+        pytest.param(model_of(ide.Constant(), trusting), marks=pytest.mark.slow),
+        pytest.param(ide.Adam(0.05, weight_decay=0.3, l2=0.1), marks=pytest.mark.slow),
         ide.RMSProp(ide.Schedule(lambda s: 0.05 / (1.0 + 0.01 * s)), 0.99),
     ],
     ids=["second-order", "sum", "reads-theta", "weight-decay", "schedule"],
@@ -138,6 +138,7 @@ def test_every_kernel_and_direction_is_solved_as_by_runge_kutta(model):
         np.testing.assert_allclose(paths[0].moments[name], moment, rtol=0, atol=1e-7 * size)
 
 
+@pytest.mark.slow
 def test_a_memory_faster_than_any_step_costs_no_more():
     kernel = lambda fast: ide.SumOfExponentials([fast, 0.1], [fast, 0.1])
     ts = np.array([0.0, 100.0])
@@ -242,6 +243,7 @@ def test_the_adjoint_agrees_with_differences():
         np.testing.assert_allclose(central, reverse[i], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_lanes_equal_single_runs_and_their_gradients_are_finite():
     run = outcome(None)
     rates = jnp.asarray([0.01, 0.05, 0.2])  # the lanes end after different numbers of steps

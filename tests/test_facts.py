@@ -53,10 +53,10 @@ def test_adam_errors_are_those_known(betas):
     check(errors(lambda rate: ide.Adam(rate, *betas), (100, 1000)), ADAM[betas])
 
 
-# b = 0 turns stiff at convergence: three legs to compile
+# b = 0 turns stiff at convergence: three legs to compile; b = 0.99 repeats b = 0.9
 @pytest.mark.parametrize(
     ("reading", "decay"),
-    [pytest.param(*key, marks=pytest.mark.slow) if key[1] == 0 else key for key in RMSPROP],
+    [pytest.param(*key, marks=pytest.mark.slow) if key[1] != 0.9 else key for key in RMSPROP],
     ids=str,
 )
 def test_rmsprop_errors_are_those_known(reading, decay):

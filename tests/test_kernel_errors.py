@@ -137,7 +137,10 @@ BAD_WHEN_TRACED = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_WHEN_TRACED)
+@pytest.mark.parametrize(
+    "name",
+    [n if n == "rates" else pytest.param(n, marks=pytest.mark.slow) for n in BAD_WHEN_TRACED],
+)
 def test_a_traced_value_that_is_not_allowed_is_a_result(name):
     make, bad = BAD_WHEN_TRACED[name]
     assert not jax.jit(lambda a: make(a).valid())(bad)

@@ -72,7 +72,9 @@ def test_the_frozen_step_of_a_known_optimizer_is_optax(name):
     np.testing.assert_allclose(own.theta, run.theta, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize(
+    "name", [n if n == "adam" else pytest.param(n, marks=pytest.mark.slow) for n in TWINS]
+)
 def test_the_equation_is_near_its_discrete_step(name):
     make, _ = TWINS[name]
     ts = np.arange(61.0)
@@ -155,7 +157,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("case", ["quadratic", "rosenbrock"])
+@pytest.mark.parametrize("case", ["quadratic", pytest.param("rosenbrock", marks=pytest.mark.slow)])
 def test_adam_is_adam_under_every_method(method, case):
     objective, theta0 = OBJECTIVES[case].objective, OBJECTIVES[case].theta0
     ts = np.linspace(0.0, 20.0, 11)

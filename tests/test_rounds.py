@@ -21,9 +21,13 @@ METHODS = {
     "fixed steps": ide.Markov(dfx.Euler()),
     "out of steps": ide.Markov(dfx.Tsit5(), rtol=1e-9, max_steps=91),
 }
+LONG = ("at rest", "quasi-Newton")
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in METHODS],
+)
 def test_rounds_make_the_same_path_and_counts(name):
     method, model, objective = METHODS[name], ide.Adam(0.05), ide.Quadratic()
     equation = Equation(cast(model, TS.dtype), Held(objective, None))

@@ -54,6 +54,7 @@ def test_both_methods_find_one_path(method):
     np.testing.assert_allclose(path.moments["v"], rows[:, 4], rtol=0, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_path_goes_on_with_its_velocity():
     ts = np.linspace(0.0, 20.0, 9)
     model, objective = ide.SecondOrderAdam(0.1, velocity0=1.0), ide.Quadratic()

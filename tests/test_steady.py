@@ -1,5 +1,7 @@
 """Paths that come to rest are held, and those that only seem to are not."""
 
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -15,10 +17,16 @@ TAILS = {
     "rmsprop": (ide.RMSProp(0.01), ide.Quadratic(), ref.quadratic(), 5000, 4.0, 200),
     "valley": (ide.RMSProp(0.01), ide.Rosenbrock(), ref.rosenbrock(), 5000, 1.0, 4000),
 }
+QUICK = (("adam", 1e-6), ("valley", 1e-3))
 
 
-@pytest.mark.parametrize("rtol", [1e-3, 1e-6])
-@pytest.mark.parametrize("name", TAILS)
+@pytest.mark.parametrize(
+    ("name", "rtol"),
+    [
+        case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow)
+        for case in itertools.product(TAILS, (1e-3, 1e-6))
+    ],
+)
 def test_a_stiff_tail_is_finished(name, rtol):
     model, objective, loss, steps, minimum, most = TAILS[name]
     method = ide.Markov(rtol=rtol, atol=1e-3 * rtol, steady_tol=1e-3)
@@ -68,8 +76,8 @@ class Plateau(eqx.Module):
 @pytest.mark.parametrize(
     ("model", "steps"),
     [
-        (ide.RMSProp(0.01), 1000.0),
-        (ide.RMSProp(0.01, reading="causal"), 1000.0),
+        pytest.param(ide.RMSProp(0.01), 1000.0, marks=pytest.mark.slow),
+        pytest.param(ide.RMSProp(0.01, reading="causal"), 1000.0, marks=pytest.mark.slow),
         (ide.Adam(0.01, 0.9, 0.99), 3000.0),
     ],
     ids=["closure", "causal", "adam"],
@@ -82,6 +90,7 @@ def test_a_plateau_is_no_rest(model, steps):
     np.testing.assert_allclose(path.theta[-1], 3.0001, atol=3e-3)
 
 
+@pytest.mark.slow
 def test_a_plateau_that_lasts_is_left_to_itself():
     # Adam's v forgets so slowly that it creeps on until the end
     objective = Plateau(jnp.asarray(0.02))

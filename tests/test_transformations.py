@@ -146,10 +146,10 @@ def test_the_path_follows_the_type_of_the_parameters(dtype):
     "model",
     [
         ide.Adam(0.1),
-        ide.RMSProp(0.1, 0.99),
-        ide.RMSProp(0.1, 0.99, reading="causal"),
+        pytest.param(ide.RMSProp(0.1, 0.99), marks=pytest.mark.slow),
+        pytest.param(ide.RMSProp(0.1, 0.99, reading="causal"), marks=pytest.mark.slow),
         ide.AdaGrad(0.1),
-        ide.AdaGrad(0.1, reading="causal"),
+        pytest.param(ide.AdaGrad(0.1, reading="causal"), marks=pytest.mark.slow),
     ],
     ids=lambda model: f"{type(model).__name__}-{getattr(model, 'reading', '')}",
 )
@@ -221,9 +221,11 @@ def test_mixed_types_move_in_the_widest():
     "schedule",
     [
         optax.cosine_decay_schedule(0.1, 40),
-        optax.exponential_decay(0.1, 10, 0.5),
-        optax.piecewise_constant_schedule(0.1, {10: 0.5, 20: 0.1}),
-        optax.warmup_cosine_decay_schedule(0.0, 0.1, 10, 40),
+        pytest.param(optax.exponential_decay(0.1, 10, 0.5), marks=pytest.mark.slow),
+        pytest.param(
+            optax.piecewise_constant_schedule(0.1, {10: 0.5, 20: 0.1}), marks=pytest.mark.slow
+        ),
+        pytest.param(optax.warmup_cosine_decay_schedule(0.0, 0.1, 10, 40), marks=pytest.mark.slow),
         ide.Schedule(warm_up, peak=0.1, steps=10.0),
     ],
     ids=["cosine", "exponential", "piecewise", "warmup", "own"],

@@ -137,12 +137,8 @@ MODELS = {
 }
 
 
-QUICK = ("rmsprop", "second order")
-
-
 @pytest.mark.parametrize(
-    "name",
-    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS],
+    "name", [n if n == "rmsprop" else pytest.param(n, marks=pytest.mark.slow) for n in MODELS]
 )
 def test_history_converges_to_markov(name):
     model = MODELS[name]
@@ -163,6 +159,7 @@ def test_history_converges_to_markov(name):
         assert low < slope < high, (slope, found)
 
 
+@pytest.mark.slow
 def test_a_power_law_is_what_its_sum_of_exponentials_is():
     tol, end, kernel = 1e-4, 20.0, ide.PowerLaw(0.7)
 
