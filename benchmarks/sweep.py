@@ -5,6 +5,7 @@ times as many steps as most. Plain `jit(vmap(diffeqsolve))` makes every lane wai
 """
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from . import provenance
+from . import process, provenance
 from .contestants import JAX
 from .records import HERE, write
 
 STEPS, RTOL, ATOL = 1000, 1e-5, 1e-8
+# Short lanes, of which a store takes many; as many are run first as compile every program.
+_SHORT, _WARM, _STREAMS = 200, 4000, (10_000, 100_000, 1_000_000)
 # Of the path's range: a lane that is further from its tight solution is wrong.
 _WRONG = 1e-3
 
@@ -129,6 +132,50 @@ def measure(size: int, batch: int) -> dict[str, Any]:
     }
 
 
+def stream(lanes: int, batch: int) -> dict[str, Any]:
+    """**Returns:** what so many short lanes take, with their discrete runs, through a store."""
+    import resource
+    import tempfile
+
+    import idemodels as ide
+
+    def run(lanes: int, store: Path) -> tuple[float, Any]:
+        axes = {
+            "learning_rate": np.geomspace(1e-4, 1e-1, lanes // 100),
+            "b1": np.linspace(0.0, 0.99, 10),
+            "b2": 1.0 - np.geomspace(1e-1, 1e-4, 10),
+        }
+        begin = time.perf_counter()
+        model, objective = ide.Adam(0.01), ide.Quadratic()
+        found = ide.sweep(
+            model, objective, 1.0, _SHORT, axes, batch=batch, store=store, progress=False
+        )
+        return time.perf_counter() - begin, found
+
+    with tempfile.TemporaryDirectory() as folder:
+        run(_WARM, Path(folder, "warm.zarr"))  # compiles
+        seconds, found = run(lanes, Path(folder, "sweep.zarr"))
+        status = found.status.values.ravel()
+    return {
+        "config": {"lanes": lanes, "batch": batch, "steps": _SHORT},
+        "seconds": seconds,
+        "us_per_lane": 1e6 * seconds / lanes,
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "marked": int(np.sum(status > 1)),
+    }
+
+
+def streams(sizes: tuple[int, ...], batch: int) -> list[dict[str, Any]]:
+    """**Returns:** the records of sweeps of several sizes, each in a process of its own."""
+    found = []
+    for lanes in sizes:
+        arguments = ["--stream", str(lanes), "--batch", str(batch)]
+        lines, failure = process.run([sys.executable, "-m", "benchmarks.sweep", *arguments], 1800.0)
+        found.append({"result": failure} if failure else json.loads(lines[-1]))
+        print(found[-1])
+    return found
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Writes the record."""
     import jax
@@ -136,15 +183,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="512 lanes instead of 4096")
     parser.add_argument("--batch", type=int, default=1024, help="lanes at once, 1024")
+    parser.add_argument(
+        "--stream", type=int, metavar="N", help="only N short lanes through a store"
+    )
     parser.add_argument("--out", type=Path, help="where the record goes")
     options = parser.parse_args(arguments)
     jax.config.update("jax_enable_x64", True)
+    if options.stream:
+        print(json.dumps(stream(options.stream, options.batch)))
+        return 0
     page = {
         **provenance.source(),
         **provenance.machine(),
         **provenance.device(),
         "versions": provenance.versions(JAX),
         **measure(8 if options.quick else 16, options.batch),
+        "streams": streams(_STREAMS[: 1 if options.quick else None], options.batch),
     }
     print(f"{page['times_faster']:.1f} times faster")
     write(options.out or HERE / "results" / "sweep.json", page)

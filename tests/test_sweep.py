@@ -13,6 +13,8 @@ import pytest
 import xarray as xr
 
 import idemodels as ide
+from idemodels._sweep.slots import Mapped
+from idemodels._sweep.store import Store
 
 QUADRATIC = ide.Quadratic()
 STATUS = "done steady diverged out_of_steps non-finite invalid step_too_small other_failure not_run"
@@ -67,6 +69,7 @@ def test_paths_and_metrics_are_those_at_save_ts():
     )
 
 
+@pytest.mark.slow
 def test_starts_paths_of_arrays_and_points():
     theta0 = {"a": np.array([[1.0, 2.0], [0.5, -1.0], [3.0, 0.0]])}
     objective = lambda x: jnp.sum((x["a"] - 4.0) ** 2)
@@ -131,6 +134,7 @@ def test_another_method_goes_batch_by_batch():
     np.testing.assert_allclose(whole.final_theta, rounds.final_theta, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_single_precision_keeps_the_digits_of_b2(float32):
     b2 = 1 - np.geomspace(1e-5, 1e-3, 3)
     found = sweep({"b2": b2}, 100, method=ide.Markov(rtol=1e-4, atol=1e-6))
@@ -261,6 +265,18 @@ SCRIPT = """
 import sys, jax, numpy as np
 jax.config.update("jax_enable_x64", True)
 import idemodels as ide
+from idemodels._sweep.store import Store
+
+note, log = Store.note, open(sys.argv[2] + ".log", "a", buffering=1)
+print("begin", file=log)
+
+
+def logged(self, lanes, found):
+    print(*lanes, file=log)
+    note(self, lanes, found)
+
+
+Store.note = logged
 over = {"learning_rate": np.geomspace(1e-3, 1e-1, 40), "b2": 1 - np.geomspace(1e-1, 1e-3, 25)}
 found = ide.sweep(
     ide.Adam(0.01), ide.Quadratic(), 1.0, 2000, over, store=sys.argv[1], batch=32, progress=False
@@ -306,6 +322,39 @@ def test_killed_at_any_moment_it_resumes(tmp_path):
     assert process.wait(300) == 0, (tmp_path / "stderr").read_text()
     a, b = np.load(tmp_path / "whole.npy"), np.load(tmp_path / "killed.npy")
     np.testing.assert_allclose(b, a, rtol=1e-12)
+    runs = (tmp_path / "killed.npy.log").read_text().split("begin\n")[1:]
+    counts, in_flight = np.zeros(1000, int), 0
+    for run in runs:
+        lines = [[int(lane) for lane in line.split()] for line in run.splitlines()]
+        for lanes in lines:
+            np.add.at(counts, lanes, 1)
+        in_flight += len(lines[-1])  # the kill came before or while these were kept
+    assert counts.min() == 1
+    assert np.sum(counts - 1) <= in_flight
+    assert len(runs) == 11
+    assert not list(tmp_path.glob(".killed.zarr.journal*"))
+
+
+def test_what_a_killed_process_had_not_written_is_in_its_journal(tmp_path, monkeypatch):
+    path, over = tmp_path / "sweep.zarr", {"learning_rate": RATES}
+    whole = sweep(over)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(over, store=path)
+    (journal,) = tmp_path.glob(".sweep.zarr.journal.0")
+    with journal.open("ab") as file:
+        file.write(b"half a record")
+    assert finished_lanes(path) == 0
+    monkeypatch.setattr(Mapped, "__call__", None)  # nothing is left to be computed
+    again = sweep(over, store=path)
+    for name in whole.data_vars:
+        np.testing.assert_array_equal(again[name], whole[name])
+    assert not journal.exists()
 
 
 @pytest.mark.slow

@@ -35,8 +35,9 @@ _COMPARED = 8
 _SMALL = 100
 # Slots of the implicit leg at most, whose lanes hold a matrix.
 _IMPLICIT = 256
-# Seconds between two writes to the store.
-_FLUSH = 1.0
+# Seconds between two writes to the store, and how many times what a write takes: until then what is
+# finished is in a journal, which costs nothing.
+_FLUSH, _SPARSE = 1.0, 10.0
 # The part of the memory that lanes may have, and how many copies of them there are for a moment.
 _PART_OF_MEMORY, _COPIES = 0.8, 3
 _VARIABLES = ("theta", "loss", "discrete_theta", "s", "point")
@@ -89,8 +90,9 @@ def sweep(
         [`idemodels.points`][].
     - `metrics`: dict from names to functions of the continuous and the discrete
         [`idemodels.Trajectory`][] (or `None`), both at `save_ts`, that return an array.
-    - `store`: a path of a Zarr store, to which finished lanes are written about once a second. If
-        it is there already, only what it lacks is run. After a crash the same call goes on.
+    - `store`: a path of a Zarr store, to which finished lanes are written every second or so, and
+        to a journal beside it at once. If it is there already, only what it lacks is run: after a
+        crash the same call goes on.
     - `batch`: how many lanes are in the making at once.
     - `method`: `None` is `Markov(rtol=1e-5, atol=1e-8, steady_tol=1e-4)`. Only `Markov` goes in
         rounds.
@@ -152,17 +154,18 @@ class _Run:
 
     def follow(self, begun: Iterator[tuple[np.ndarray, Any]], told: Progress, stop: Any) -> None:
         """Notes what is over, and writes it."""
-        written = time.monotonic()
+        written, pause = time.monotonic(), _FLUSH
         try:
             for ids, outputs in begun:
                 if ids.size:
-                    told.done(self.results.add(ids, variables(outputs)))
-                    self._fresh.append(ids)
-                if stop.is_set():
+                    told.done(self._note(ids, variables(outputs)))
+                if stop.is_set() and not told.over:
                     raise KeyboardInterrupt
-                if time.monotonic() - written > _FLUSH:
+                begin = time.monotonic()
+                if begin - written > pause:
                     self._write()
                     written = time.monotonic()
+                    pause = max(_FLUSH, _SPARSE * (written - begin))
         except KeyboardInterrupt:
             self._write()
             raise KeyboardInterrupt(self._advice()) from None
@@ -199,6 +202,13 @@ class _Run:
         for ids in np.split(todo, range(width, todo.size, width)):
             outputs = self.mapped("whole", self.values_of(np.resize(ids, width)))
             yield ids, _chosen(outputs, ids.size, np.ones(ids.size, bool))
+
+    def _note(self, ids: np.ndarray, found: dict[str, Any]) -> np.ndarray:
+        status = self.results.add(ids, found)
+        if self.kept is not None:
+            self.kept.note(ids, {name: np.asarray(found[name]) for name in self.results.arrays})
+        self._fresh.append(ids)
+        return status
 
     def _write(self) -> None:
         if self.kept is not None and self._fresh:

@@ -11,6 +11,8 @@ import jax
 import numpy as np
 
 from .design import Design
+from .journal import Journal, records_in
+from .results import Results
 from .rounds import NOT_RUN
 
 # Lanes in a chunk, about: what is rewritten when some of them are over.
@@ -38,16 +40,26 @@ class Store:
         self.chunks = chunks_of(design.shape)
         self._setup = setup | {"version": _version()}
         self._lock = self._locked() if jax.process_index() == 0 else None
+        self._journal: Journal | None = None
         try:
             if jax.process_index() == 0:
                 self._make()
+                self._recover()
             _wait_for_all("the store of a sweep is there")
             self.todo = self._missing()
+            path = self._beside(f"journal.{jax.process_index()}")
+            self._journal = self._try(lambda: Journal(path))
         except BaseException:
             self.close()
             raise
 
-    def write(self, results: Any, lanes: np.ndarray) -> None:
+    def note(self, lanes: np.ndarray, found: dict[str, np.ndarray]) -> None:
+        """Keeps what came of lanes, until it is written."""
+        journal = self._journal
+        assert journal is not None
+        self._try(lambda: journal.append(lanes, found))
+
+    def write(self, results: Results, lanes: np.ndarray) -> None:
         """The chunks that have these lanes, from the results of all."""
         import xarray as xr
 
@@ -67,6 +79,8 @@ class Store:
                     self.path, region=region, consolidated=False
                 )
                 self._try(write)
+        if self._journal is not None:
+            self._journal.clear()
 
     def dataset(self) -> Any:
         """The data set as it is on disk, read when it is asked for."""
@@ -84,12 +98,28 @@ class Store:
             name: {"chunks": tuple(sizes.get(str(d), made.sizes[d]) for d in v.dims)}
             for name, v in made.data_vars.items()
         }
-        half = self.path.with_name(f".{self.path.name}.half")
+        half = self._beside("half")
         self._try(lambda: made.to_zarr(half, mode="w", encoding=encoding, consolidated=False))
         self._try(lambda: half.rename(self.path))
 
-    def _missing(self) -> np.ndarray:
-        """The lanes that this process has to run; what is there is taken over."""
+    def _recover(self) -> None:
+        """Writes what a process that was killed had not written yet."""
+        journals = sorted(self.path.parent.glob(f".{self.path.name}.journal.*"))
+        if not journals:
+            return
+        self._take_over()
+        results, lanes = Results(self.design.shape, self.template), []
+        for journal in journals:
+            for ids, found in records_in(journal):
+                results.add(ids, found)
+                lanes.append(ids)
+        if lanes:
+            self.write(results, np.concatenate(lanes))
+        for journal in journals:
+            self._try(journal.unlink)
+
+    def _take_over(self) -> np.ndarray:
+        """The status of all lanes on disk; what is there is this sweep's own from now on."""
         import xarray as xr
 
         with xr.open_zarr(self.path, chunks=None, consolidated=False) as there:
@@ -97,6 +127,11 @@ class Store:
             status = np.asarray(there["status"])
             if np.any(status != NOT_RUN):
                 self.template = there.load()
+        return status
+
+    def _missing(self) -> np.ndarray:
+        """The lanes that this process has to run."""
+        status = self._take_over()
         todo = np.flatnonzero(status.ravel() == NOT_RUN)
         if jax.process_count() == 1:
             return todo
@@ -109,11 +144,13 @@ class Store:
 
     def close(self) -> None:
         """Lets others write."""
+        if self._journal is not None:
+            self._journal.close()
         if self._lock is not None:
             self._lock.close()
 
     def _locked(self) -> Any:
-        path = self.path.with_name(f".{self.path.name}.lock")
+        path = self._beside("lock")
         self._try(lambda: path.parent.mkdir(parents=True, exist_ok=True))
         lock = self._try(lambda: path.open("w"))
         try:
@@ -125,6 +162,9 @@ class Store:
                 f"{self.path} is open in one. Wait until it ends, or choose another path."
             ) from None
         return lock
+
+    def _beside(self, name: str) -> Path:
+        return self.path.with_name(f".{self.path.name}.{name}")
 
     def _try(self, act: Any) -> Any:
         try:
