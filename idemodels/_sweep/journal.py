@@ -29,7 +29,9 @@ class Journal:
         # by position, since a variable may have any name
         np.savez(packed, ids, np.asarray(list(found)), *found.values())
         record = packed.getvalue()
-        self._file.write(_HEAD.pack(len(record), zlib.crc32(record)) + record)
+        left = memoryview(_HEAD.pack(len(record), zlib.crc32(record)) + record)
+        while left:  # a disk that fills up takes a part, and raises at the next one
+            left = left[self._file.write(left) :]
 
     def clear(self) -> None:
         """Forgets what is in the store by now."""

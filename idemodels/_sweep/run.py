@@ -357,7 +357,8 @@ def _devices(devices: Any) -> list[Any]:
             )
         return local[:devices]
     devices = [devices] if isinstance(devices, bool) else list(devices)
-    if not devices or any(device not in local for device in devices):
+    own = lambda device: getattr(device, "process_index", None) == jax.process_index()
+    if not devices or not all(own(device) for device in devices):
         raise ValueError(
             f"Argument `devices` must be some of `jax.local_devices()`, but is {devices}."
         )

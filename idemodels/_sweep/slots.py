@@ -31,7 +31,11 @@ class Mapped:
 
     def __call__(self, name: str, lanes: Any, *static: Any) -> Any:
         """`Setup.name(lane, *static)` for every lane."""
-        return _mapped(name, self.devices)(self.setup, lanes, *static)
+        mapped = _mapped(name, self.devices)
+        if len(self.devices) > 1:
+            return mapped(self.setup, lanes, *static)
+        with jax.default_device(self.devices[0]):
+            return mapped(self.setup, lanes, *static)
 
 
 @functools.cache
