@@ -46,16 +46,18 @@ def main(arguments: list[str] | None = None) -> int:
                 seconds = time.perf_counter() - begin
                 write(results / name, _page(options.quick, seconds, records))
     pages = [json.loads((results / name).read_text()) for name in FILES]
-    peers = json.loads((HERE / "results" / "peers.json").read_text())
+    others = [json.loads((HERE / "results" / name).read_text()) for name in ALONE]
     draw(pages[0], options.out / "figures")
     readme = options.out / "README.md"
     if not readme.exists():
         shutil.copy(HERE / "README.md", readme)
-    readme.write_text(insert(readme.read_text(), tables(*pages, peers), "benchmarks"))
+    readme.write_text(insert(readme.read_text(), tables(*pages, *others), "benchmarks"))
     return 0
 
 
 FILES = ("work_precision.json", "scale.json")
+# Those of the commands `python -m benchmarks.peers` and `python -m benchmarks.sweep`.
+ALONE = ("peers.json", "sweep.json")
 # How many limits the network's curves have, and how many a large network's solve.
 _LARGER = 3.0
 

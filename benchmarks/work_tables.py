@@ -7,6 +7,7 @@ from .descents import DESCENTS, PUBLISHED
 from .fronts import best, least, okay
 from .problems import PROBLEMS
 from .records import Record, duration, number, rows
+from .sweep_tables import sweeps
 
 TARGETS = (1e-3, 1e-6)
 # How much less exact the papers' numerics are than what they are compared with.
@@ -15,7 +16,7 @@ _BETTER = 100.0
 Page = dict[str, Any]
 
 
-def tables(work: Page, scale: Page, peers: Page) -> dict[str, str]:
+def tables(work: Page, scale: Page, peers: Page, sweep: Page) -> dict[str, str]:
     """**Returns:** the Markdown between each pair of markers in the README, by its name."""
     return {
         "losses": _losses(work["records"], scale["records"], peers["records"]),
@@ -23,6 +24,7 @@ def tables(work: Page, scale: Page, peers: Page) -> dict[str, str]:
         "published": _published(work["records"], peers["records"]),
         "work": _work(work["records"]),
         "scale": _scale(scale["records"]),
+        "sweeps": sweeps(sweep),
         "run": _run(work, scale),
     }
 

@@ -27,7 +27,8 @@ class Mapped:
     """
 
     def __init__(self, setup: Setup, devices: list[Any]):
-        self.setup, self.devices = setup, tuple(devices)
+        self.setup = setup
+        self.devices: tuple[Any, ...] = tuple(devices)
 
     def __call__(self, name: str, lanes: Any, *static: Any) -> Any:
         """`Setup.name(lane, *static)` for every lane."""
