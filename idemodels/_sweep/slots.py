@@ -27,15 +27,15 @@ class Mapped:
     """
 
     def __init__(self, setup: Setup, devices: list[Any]):
-        self.setup = setup
-        self.devices: tuple[Any, ...] = tuple(devices)
+        self.setup, self.devices = setup, tuple(devices)
 
     def __call__(self, name: str, lanes: Any, *static: Any) -> Any:
         """`Setup.name(lane, *static)` for every lane."""
         mapped = _mapped(name, self.devices)
-        if len(self.devices) > 1:
+        first, *others = self.devices
+        if others:
             return mapped(self.setup, lanes, *static)
-        with jax.default_device(self.devices[0]):
+        with jax.default_device(first):
             return mapped(self.setup, lanes, *static)
 
 
