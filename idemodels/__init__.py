@@ -48,6 +48,7 @@ from ._results import (
     Trajectory as Trajectory,
     is_okay as is_okay,
 )
+from ._sensitivity import Sensitivity as Sensitivity, sensitivity as sensitivity
 from ._solve import solve as solve, state_from_optax as state_from_optax
 from ._sweep import axis as axis, points as points, sweep as sweep
 

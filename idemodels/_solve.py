@@ -6,6 +6,7 @@ from typing import Any
 
 import diffrax as dfx
 import equinox as eqx
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,7 +80,8 @@ def solve(
     **Returns:** an [`idemodels.Trajectory`][]. Past a failure its values are NaN.
 
     **Raises:** `ValueError` for an argument that is not as above, or a gradient that is not finite
-    at `theta0`; `RuntimeError` with advice if the solve fails and `throw` is set.
+    at `theta0`; `RuntimeError` with advice if the solve fails and `throw` is set; `TypeError` or
+    `RuntimeError` where it is differentiated in the mode that `adjoint` does not do.
     """
     check_model(model, AbstractModel, "a model such as `idemodels.Adam(0.1)`")
     method = _default_method(model) if method is None else method
@@ -98,9 +100,38 @@ def solve(
     problem = prepare(equation, theta, _states_of(state0), ts, valid, save)
     if is_concrete(problem.g0):
         check_gradient(problem.g0)
-    answer = method.run(problem, adjoint)
+    answer = _answer(method, problem, adjoint)
     trajectory = report(problem, answer, state0 is not None)
     return _raise(trajectory, answer.s) if throw else trajectory
+
+
+def _answer(method: AbstractMethod, problem: Problem, adjoint: Any) -> Answer:
+    """What the method finds; the wrong way to differentiate it is told by name.
+
+    **Raises:** `TypeError` in forward mode, and `RuntimeError` in reverse mode, where `adjoint`
+    does the other only.
+    """
+    try:
+        answer = method.run(problem, adjoint)
+    except TypeError as e:
+        if "custom_vjp" not in str(e):
+            raise
+        found = "None" if adjoint is None else f"diffrax.{type(adjoint).__name__}()"
+        raise TypeError(
+            f"Argument `adjoint` must be one for forward mode (jvp, jacfwd), but is {found}, which "
+            "does reverse mode only. Pass `adjoint=diffrax.ForwardMode()`; for both, as in a "
+            "Hessian, `adjoint=diffrax.DirectAdjoint()`."
+        ) from None
+    if isinstance(adjoint, dfx.ForwardMode):
+        answer = eqxi.nondifferentiable_backward(answer, msg=_FORWARD_ONLY)
+    return answer
+
+
+_FORWARD_ONLY = (
+    "Argument `adjoint` must be one for reverse mode (grad, vjp, jacrev), but is "
+    "diffrax.ForwardMode(), which does forward mode only. Pass `adjoint=None`; for both, as in a "
+    "Hessian, `adjoint=diffrax.DirectAdjoint()`."
+)
 
 
 class Held(eqx.Module):

@@ -115,7 +115,7 @@ def test_an_unknown_axis_and_too_many_devices_are_exit_status_2(tmp_path, capsys
     path = tmp_path / "mine.toml"
     path.write_text(SMALL.replace("[over.b1]", "[over.b3]"))
     assert main(["sweep", str(path), "--out", str(tmp_path), "--quiet"]) == 2
-    assert "must have names of what is swept" in capsys.readouterr().err
+    assert "must have names of what there is" in capsys.readouterr().err
     path.write_text(SMALL)
     assert main(["sweep", str(path), "--out", str(tmp_path), "--devices", "99"]) == 2
     assert "`devices` must be 1 to" in capsys.readouterr().err

@@ -184,7 +184,7 @@ def test_a_store_of_another_sweep_is_refused(tmp_path):
 
 
 WRONG = [
-    ({"b3": [0.9]}, "must have names of what is swept, 'learning_rate', 'b1'.*has 'b3'"),
+    ({"b3": [0.9]}, "must have names of what there is, 'learning_rate', 'b1'.*has 'b3'"),
     ({"learning_rat": [0.9]}, "Did you mean 'learning_rate'"),
     ({"b2": [[0.9]]}, r"Axis 'b2' must have shape \(n,\), but has shape \(1, 1\)"),
     ({"b2": 0.9}, r"has shape \(\)\. For one value give it to the model"),

@@ -17,8 +17,8 @@ from .._method import Carry, Front, Leg, Problem, Steady, Watch
 from .._parameters import as_parameters
 from .._results import RESULTS, Trajectory, is_okay
 from .._solve import Held, prepare, report, solve
+from .._target import Base, Target
 from .._types import Flag
-from .lanes import Base, Target
 
 # How a lane ended; the numbers are what is stored.
 STATUS = (

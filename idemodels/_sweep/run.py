@@ -19,9 +19,10 @@ from .._method import Markov
 from .._model import AbstractModel
 from .._parameters import as_parameters, check_model, check_objective
 from .._solve import check_method
+from .._target import Base, dtype_of_base
 from .dataset import empty, variables
 from .design import Axis, Design, design_of
-from .lanes import Base, dtype_of_base, lane_values, targets_of
+from .lanes import lane_values, targets_of
 from .results import Results
 from .rounds import NOT_RUN, Setup
 from .slots import PART, Mapped, Slots, Stored, Waiting

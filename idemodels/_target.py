@@ -1,0 +1,101 @@
+"""What a name stands for: a hyperparameter by the constructor's name, or any array by its path."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ._checks import near
+from ._equation import dtype_of
+from ._model import AbstractModel, Decay
+from ._parameters import as_parameters
+from ._types import Objective, Theta
+
+
+class Base(eqx.Module):
+    """What is solved, but for the steps and the method."""
+
+    model: AbstractModel
+    objective: Objective
+    theta0: Theta
+    args: Any
+
+
+class Target(eqx.Module):
+    """Where the values of one name go; compared by value, so that a sweep compiles once.
+
+    - `part`: of a `Base`.
+    - `field`: of the model, where it is a hyperparameter by the constructor's name.
+    - `index`: of a leaf of the part, where it is named by its path.
+    """
+
+    part: str = eqx.field(static=True)
+    field: str | None = eqx.field(static=True, default=None)
+    index: int | None = eqx.field(static=True, default=None)
+
+    def of(self, base: Base) -> Any:
+        """The leaves that the values replace."""
+        tree = getattr(base, self.part)
+        if self.index is not None:
+            return jax.tree.leaves(tree)[self.index]
+        if self.field is None:
+            return tree
+        value = getattr(tree, self.field)
+        return (value.complement, value.log) if isinstance(value, Decay) else value
+
+    def leaves(self, base: Base, values: Any) -> Any:
+        """Those leaves' values, from the user's; on the host, in double."""
+        decay = self.field is not None and isinstance(getattr(base.model, self.field), Decay)
+        return Decay.leaves(values) if decay else values
+
+    def moved(self, base: Base, by: Any) -> Base:
+        """`base` with the values moved by so much: a decay itself, not what it is held as."""
+        old = self.of(base)
+        if self.field is not None and isinstance(getattr(base.model, self.field), Decay):
+            (complement, log), b = old, getattr(base.model, self.field).value
+            return self.put(base, (complement - by, log + jnp.log1p(by / b)))
+        add = lambda x, by: x if by is None else x + by
+        return self.put(base, jax.tree.map(add, old, by, is_leaf=lambda x: x is None))
+
+    def put(self, base: Base, values: Any) -> Base:
+        """`base` with a lane's values."""
+        return eqx.tree_at(self.of, base, values)
+
+
+def target_of(base: Base, name: str, argument: str) -> Target:
+    """Where the values of `name` go.
+
+    **Raises:** `ValueError` that names the argument, if there is no such name.
+    """
+    known = _known(base)
+    if name not in known:
+        listed = ", ".join(repr(name) for name in known if "." not in name)
+        raise ValueError(
+            f"Argument `{argument}` must have names of what there is, {listed} or the path of an "
+            f"array such as {next(n for n in known if '.' in n)!r}, but has {name!r}."
+            f"{near(name, known)}"
+        )
+    return known[name]
+
+
+def _known(base: Base) -> dict[str, Target]:
+    known = {}
+    for field in vars(base.model):
+        value = getattr(base.model, field)
+        if isinstance(value, Decay) or (eqx.is_array(value) and value.ndim == 0):
+            known[field.removeprefix("_")] = Target("model", field)
+    known["theta0"] = Target("theta0")
+    if base.args is not None:
+        known["args"] = Target("args")
+    for part in ("model", "objective"):
+        leaves = jax.tree_util.tree_leaves_with_path(getattr(base, part))
+        for i, (path, leaf) in enumerate(leaves):
+            if eqx.is_array(leaf):
+                known[part + jax.tree_util.keystr(path)] = Target(part, index=i)
+    return known
+
+
+def dtype_of_base(base: Base) -> Any:
+    """The floating type that the lanes are solved in."""
+    return dtype_of(as_parameters(base.theta0)[0])

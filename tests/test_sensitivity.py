@@ -1,0 +1,172 @@
+"""Derivatives of a run, held against difference quotients of solutions that share no code."""
+
+import diffrax as dfx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import references as ref
+
+import idemodels as ide
+
+ALPHA, B1, B2, STEPS = 0.01, 0.9, 0.999, 300
+
+
+def quotient(f, x, h):
+    """The derivative of `f` at `x`, by a central difference of fourth order."""
+    return (f(x - 2 * h) - 8 * f(x - h) + 8 * f(x + h) - f(x + 2 * h)) / (12 * h)
+
+
+def equation_loss(values, at=STEPS, theta0=1.0):
+    """(E4) by SciPy, in which nothing is ours."""
+    loss = ref.quadratic(theta0=theta0)
+    rule = ref.adam(values["learning_rate"], values["b1"], values["b2"])
+    return (ref.solve(rule, loss, np.array([0.0, at]))[-1, 0] - 4.0) ** 2
+
+
+def discrete_loss(values, at=STEPS, theta0=1.0):
+    """Adam by hand."""
+    theta, m, v = theta0, 0.0, 0.0
+    for k in range(1, at + 1):
+        g = 2.0 * (theta - 4.0)
+        m = values["b1"] * m + (1 - values["b1"]) * g
+        v = values["b2"] * v + (1 - values["b2"]) * g * g
+        mean, square = m / (1 - values["b1"] ** k), v / (1 - values["b2"] ** k)
+        theta -= values["learning_rate"] * mean / (np.sqrt(square) + 1e-8)
+    return (theta - 4.0) ** 2
+
+
+@pytest.fixture(scope="module")
+def adam():
+    wrt = ("learning_rate", "b1", "b2", "theta0")
+    return ide.sensitivity(ide.Adam(ALPHA, B1, B2), ide.Quadratic(), 1.0, STEPS, wrt=wrt)
+
+
+@pytest.mark.parametrize(
+    ("side", "loss", "rtol"), [("equation", equation_loss, 1e-6), ("discrete", discrete_loss, 1e-8)]
+)
+def test_a_derivative_is_that_of_an_independent_run(adam, side, loss, rtol):
+    values = {"learning_rate": ALPHA, "b1": B1, "b2": B2}
+    found = getattr(adam, side)
+    np.testing.assert_allclose(found.value, loss(values), rtol=1e-8)
+    for name, h in (("learning_rate", 1e-5), ("b1", 1e-4), ("b2", 1e-6)):
+        true = quotient(lambda x, name=name: loss(values | {name: x}), values[name], h)
+        np.testing.assert_allclose(found.gradient[name], true, rtol=rtol, err_msg=name)
+        np.testing.assert_allclose(found.difference[name], true, rtol=rtol, err_msg=name)
+    true = quotient(lambda x: loss(values, theta0=x), 1.0, 1e-3)
+    np.testing.assert_allclose(found.gradient["theta0"], true, rtol=rtol)
+    true = quotient(lambda x: loss(values | {"b2": x}, 150), B2, 1e-6)
+    at = np.flatnonzero(np.asarray(adam.ts) == 150)[0]
+    np.testing.assert_allclose(found.loss_gradient["b2"][at], true, rtol=rtol)
+
+
+def test_equation_and_discrete_run_differ_little(adam):
+    for name, apart in adam.apart.items():
+        assert 1e-4 < apart < 0.03, name
+    assert max(adam.equation.error.values()) < 1e-6
+    assert max(adam.discrete.error.values()) < 1e-8
+    assert adam.rtol == 1e-9
+    told = str(adam).splitlines()
+    assert told[1].split() == [
+        "d",
+        "outcome",
+        "/",
+        "d",
+        "equation",
+        "its",
+        "difference",
+        "discrete",
+        "apart",
+    ]
+    assert told[4].startswith("b2 ")
+
+
+def test_both_modes_agree(adam):
+    method = ide.Markov(rtol=1e-9, atol=1e-12)
+
+    def last(values):
+        model = ide.Adam(**values)
+        return ide.solve(model, ide.Quadratic(), 1.0, adam.ts, method=method).loss[-1]
+
+    gradient = jax.grad(last)({"learning_rate": ALPHA, "b1": B1, "b2": B2})
+    for name, g in gradient.items():
+        np.testing.assert_allclose(adam.equation.gradient[name], g, rtol=1e-8, err_msg=name)
+
+
+MODELS = {
+    "adam": (ide.Adam(0.01, l2=0.1, weight_decay=0.1), ("learning_rate", "b1", "l2")),
+    "matched": (ide.Adam(0.01, rate="matched"), ("b1", "b2", "weight_decay")),
+    "rmsprop": (ide.RMSProp(0.01), ("learning_rate", "decay", "eps")),
+    "causal": (ide.RMSProp(0.01, reading="causal"), ("learning_rate", "decay")),
+    "advanced": (ide.RMSProp(0.01, reading="advanced"), ("learning_rate", "decay")),
+    "adagrad": (ide.AdaGrad(0.1, lr_decay=0.01), ("learning_rate", "lr_decay", "theta0")),
+    "second order": (ide.SecondOrderAdam(0.01, 0.9, 0.99), ("learning_rate", "velocity0", "b2")),
+}
+OBJECTIVES = {
+    "quadratic": (ide.Quadratic(), 1.0),
+    "double well": (ide.DoubleWell(), 0.3),
+    "rosenbrock": (ide.Rosenbrock(), np.array([-1.0, 1.0])),
+    "logistic": (ide.LogisticRegression(), None),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_agrees_with_its_differences(name, objective):
+    (model, wrt), (loss, theta0) = MODELS[name], OBJECTIVES[objective]
+    theta0 = loss.theta0 if theta0 is None else jnp.asarray(theta0)
+    found = ide.sensitivity(model, loss, theta0, 40, wrt=wrt)
+    for name in wrt:
+        assert found.equation.error[name] < 1e-5, name
+        assert found.discrete.error[name] < 1e-5, name
+        assert found.equation.gradient[name] is not None
+
+
+@pytest.mark.slow
+def test_any_outcome_of_any_array_by_its_path():
+    wrt = ("objective.curvature", "model.learning_rate")
+    outcome = lambda path: jnp.max(path.theta)
+    given = ide.Adam(0.05), ide.Quadratic(jnp.array(2.0)), 1.0, 60
+    found = ide.sensitivity(*given, outcome, wrt)
+    assert found.equation.error["objective.curvature"] < 1e-6
+    np.testing.assert_allclose(found.equation.value, found.discrete.value, rtol=0.02)
+
+
+def test_the_other_mode_is_told_by_name():
+    def last(rate, adjoint=None):
+        method = ide.Markov(dfx.Tsit5())
+        given = ide.Adam(rate), ide.Quadratic(), 1.0, np.array([0.0, 5.0])
+        return ide.solve(*given, method=method, adjoint=adjoint, throw=False).loss[-1]
+
+    with pytest.raises(TypeError, match=r"forward mode .* but is None.*diffrax.ForwardMode\(\)"):
+        jax.jvp(last, (0.01,), (1.0,))
+    with pytest.raises(RuntimeError, match="reverse mode .* but is diffrax.ForwardMode"):
+        jax.grad(lambda rate: last(rate, dfx.ForwardMode()))(0.01)
+
+
+WRONG = [
+    ({"wrt": ("learning_rat",)}, "must have names of what there is.*Did you mean 'learning_rate'"),
+    ({"wrt": ()}, "`wrt` must be names"),
+    ({"wrt": ("b2", "b2")}, "each of them once"),
+    ({"model": ide.Adam(0.1, b1=0.0)}, "must not have 'b1' where it is 0"),
+    ({"outcome": lambda path: path.loss}, r"`outcome` must return a real scalar.*\(11,\)"),
+    ({"steps": 0}, "`steps` must be a positive integer, but is 0"),
+    ({"ts": [0, 5]}, "`ts` must be increasing integers from 0 to 10"),
+    ({"rtol": 2.0}, r"`rtol` must lie in \(0, 1\), but is 2.0"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG)
+def test_a_wrong_argument_is_named(options, message):
+    given = {"model": ide.Adam(0.1), "objective": ide.Quadratic(), "theta0": 1.0, "steps": 10}
+    with pytest.raises(ValueError, match=message):
+        ide.sensitivity(**given | options)
+
+
+@pytest.mark.slow
+def test_a_derivative_that_means_nothing_is_told():
+    # RMSProp comes to rest on a layer where the direction jumps
+    given, method = (ide.RMSProp(0.1, 0.9), ide.Quadratic()), ide.Markov(rtol=1e-3, atol=1e-3)
+    with pytest.warns(UserWarning, match="away from its central difference"):
+        ide.sensitivity(*given, 1.0, 200, wrt="decay", method=method)
