@@ -48,7 +48,11 @@ from ._results import (
     Trajectory as Trajectory,
     is_okay as is_okay,
 )
-from ._sensitivity import Sensitivity as Sensitivity, sensitivity as sensitivity
+from ._sensitivity import (
+    Derivative as Derivative,
+    Sensitivity as Sensitivity,
+    sensitivity as sensitivity,
+)
 from ._solve import solve as solve, state_from_optax as state_from_optax
 from ._sweep import axis as axis, points as points, sweep as sweep
 

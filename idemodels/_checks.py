@@ -78,3 +78,9 @@ def near(x: Any, options: Iterable[str]) -> str:
     """` Did you mean 'closure'?`, or nothing."""
     matches = difflib.get_close_matches(str(x), list(options), n=1)
     return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def check_count(x: Any, name: str) -> None:
+    """Raises unless the argument is a positive integer."""
+    if isinstance(x, bool) or not isinstance(x, int | np.integer) or x < 1:
+        raise ValueError(f"Argument `{name}` must be a positive integer, but is {x!r}.")

@@ -52,7 +52,7 @@ def run_discrete(
     check_model(model, kinds, wanted)  # pyright: ignore[reportArgumentType]
     theta, rest = as_parameters(theta0)
     check_objective(objective, eqx.combine(theta, rest), args)
-    marks = _marks(steps, ts)
+    marks = marks_of(steps, ts)
     dtype = dtype_of(theta)
     if isinstance(model, AbstractModel):
         model = cast(model, dtype)
@@ -129,14 +129,14 @@ def _scan(model, objective, theta0, rest, plan, given, save):
     return kept, moments, loss, ~all_finite(theta)
 
 
-def _marks(steps: Any, ts: Any) -> np.ndarray:
-    """The iterates to keep, checked."""
+def marks_of(steps: Any, ts: Any, name: str = "ts") -> np.ndarray:
+    """The iterates to keep, checked; all if `ts`, the argument `name`, is `None`."""
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:
         raise ValueError(f"Argument `steps` must be an integer, 0 or more, but is {steps!r}.")
     if ts is None:
         return np.arange(steps + 1)
     if not is_concrete(ts):
-        raise ValueError("Argument `ts` must be known, but is traced. Close over it.")
+        raise ValueError(f"Argument `{name}` must be known, but is traced. Close over it.")
     marks = np.asarray(ts)
     if marks.ndim != 1 or marks.size == 0:
         found = f"has shape {marks.shape}"
@@ -149,5 +149,5 @@ def _marks(steps: Any, ts: Any) -> np.ndarray:
     else:
         return marks.astype(int)
     raise ValueError(
-        f"Argument `ts` must be increasing integers from 0 to {steps} (`steps`), but {found}."
+        f"Argument `{name}` must be increasing integers from 0 to {steps} (`steps`), but {found}."
     )

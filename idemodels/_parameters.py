@@ -47,13 +47,18 @@ def check_objective(objective: Objective, theta: Theta, args: PyTree[Any]) -> No
             f"Argument `objective` must be callable, `objective(theta)`, but is {objective!r}."
         )
     given = (theta,) if args is None else (theta, args)
-    out = eqx.filter_eval_shape(objective, *given)
+    check_real_scalar("objective", objective, *given)
+
+
+def check_real_scalar(name: str, f: Any, *given: Any) -> None:
+    """Raises unless the argument `name`, a function, returns one real number of `given`."""
+    out = eqx.filter_eval_shape(f, *given)
     if isinstance(out, float):
         return
     shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", np.dtype(object))
     if shape != () or not jnp.issubdtype(dtype, jnp.floating):
         found = repr(out) if shape is None else f"shape {shape} of type {dtype}"
-        raise ValueError(f"Argument `objective` must return a real scalar, but returns {found}.")
+        raise ValueError(f"Argument `{name}` must return a real scalar, but returns {found}.")
 
 
 def check_model(model: Any, kind: type | tuple[type, ...], wanted: str) -> None:

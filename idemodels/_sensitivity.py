@@ -1,7 +1,7 @@
 """Derivatives of what comes of a run, for the equation and for the discrete algorithm."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import diffrax as dfx
@@ -9,27 +9,32 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, PyTree
 
-from ._discrete import run_discrete
-from ._method import AbstractMethod, FixedPoint, Markov
-from ._method.base import is_advanced
-from ._model import AbstractModel, Decay
-from ._parameters import as_parameters, check_model, check_objective
-from ._results import Trajectory, is_okay
-from ._solve import solve
+from ._checks import check_count
+from ._discrete import marks_of, run_discrete
+from ._method import AbstractMethod, Markov
+from ._model import AbstractModel
+from ._parameters import as_parameters, check_model, check_objective, check_real_scalar
+from ._results import RESULTS, Trajectory, is_okay
+from ._solve import default_method, solve
 from ._target import Base, Target, dtype_of_base, target_of
 from ._types import Path, Scalar
 
 # The derivative wanted, over the solver's tolerance: steps carry no derivative.
 _TIGHTER = 1e-3
-_TIGHTEST = 1e-12
+_TIGHTEST, _TIGHTEST_SINGLE = 1e-12, 1e-6
 # The step of a difference, of the scale of what is moved, in double and in single precision; the
 # formula's error is its fourth power.
 _STEP, _STEP_SINGLE = 1e-3, 3e-2
-# f' (x) = sum of weight f(x + offset h) / h, of fourth order.
-_OFFSETS = np.array([-2.0, -1.0, 1.0, 2.0])
-_WEIGHTS = np.array([1.0, -8.0, 8.0, -1.0]) / 12.0
+# f'(x) = sum of weight f(x + offset h) / h, of fourth order; in the middle is f(x) itself.
+_OFFSETS = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+_WEIGHTS = np.array([1.0, -8.0, 0.0, 8.0, -1.0]) / 12.0
+_MIDDLE = 2
+# A tiny eps moves by up to four tenths of itself: outcomes are as good as linear in it, and barely
+# change.
+_TIMES_EPS, _TINY_EPS = 400.0, 4e-6
 
 
 class Derivative(eqx.Module):
@@ -94,7 +99,7 @@ def sensitivity(
     theta0: Any,
     steps: int,
     outcome: Callable[[Trajectory], Any] = final_loss,
-    wrt: Sequence[str] = ("learning_rate", "b1", "b2"),
+    wrt: Any = ("learning_rate", "b1", "b2"),
     *,
     args: Any = None,
     ts: Any = None,
@@ -119,9 +124,10 @@ def sensitivity(
     - `model`, `objective`, `theta0`, `args`: as for [`idemodels.solve`][].
     - `steps`: optimizer steps.
     - `outcome`: a function of a [`idemodels.Trajectory`][] that returns a scalar.
-    - `wrt`: names as in [`idemodels.sweep`][]: of hyperparameters as the constructor has them,
-        `"theta0"`, `"args"`, or any array of model or objective by its path.
-    - `ts`: integers, the steps of the trajectories; 101 of them, evenly spread, if `None`.
+    - `wrt`: a name, or several, as in [`idemodels.sweep`][]: of hyperparameters as the constructor
+        has them, `"theta0"`, `"args"`, or any array of model or objective by its path.
+    - `ts`: integers, the steps of the trajectories, to which the first and the last are added; 101
+        of them, evenly spread, if `None`.
     - `method`: `None` is what the model needs, at a tolerance a thousandth of `rtol`.
     - `rtol`: how exact the derivatives are to be, relatively; 1e-6 if `None`, 1e-2 in single
         precision.
@@ -131,8 +137,10 @@ def sensitivity(
     **Raises:** `ValueError` for an argument that is not as above, and for a decay of 0, in which
     there is no derivative; `RuntimeError` if the solve fails.
 
-    **Warns:** `UserWarning` where gradient and difference of the equation are further apart than
-    ten times `rtol`.
+    **Warns:** `UserWarning` where gradient and difference of a side are further apart than ten
+    times `rtol`. So they are where there is no derivative, as in theta0 where a component of the
+    gradient is 0 at the start (optax's own is NaN there); and where the outcome hardly depends on
+    the name, so that the difference is rounding.
     """
     check_model(model, AbstractModel, "a model such as `idemodels.Adam(0.1)`")
     theta, rest = as_parameters(theta0)
@@ -140,45 +148,49 @@ def sensitivity(
     check_objective(objective, base.theta0, args)
     targets = {name: target_of(base, name, "wrt") for name in _names(wrt)}
     for name, target in targets.items():
-        _check_decay(name, target, model)
-    double = dtype_of_base(base) == np.float64
+        _check_decay(name, target, base)
+    dtype = dtype_of_base(base)
+    double = dtype == np.float64
     rtol = (1e-6 if double else 1e-2) if rtol is None else _positive(rtol)
-    if method is None and not is_advanced(model):
-        tight = max(_TIGHTER * rtol, _TIGHTEST if double else 1e-6)
-        method = Markov(rtol=tight, atol=1e-3 * tight)
-    elif method is None:
-        method = FixedPoint()
-    marks = _marks(steps, ts)
+    if method is None:
+        method = default_method(model)
+        if isinstance(method, Markov):
+            tight = max(_TIGHTER * rtol, _TIGHTEST if double else _TIGHTEST_SINGLE)
+            method = Markov(rtol=tight, atol=1e-3 * tight)
+    check_count(steps, "steps")
+    inside = np.round(np.linspace(0, steps, 101)) if ts is None else marks_of(steps, ts)
+    marks = tuple(int(k) for k in np.unique([0, *inside, steps]))
     run = _Run(base, targets, marks, method, outcome)
-    run.check()
+    check_real_scalar("outcome", lambda: outcome(run.path({}, False)))
     scales = {name: _scale(target, base) for name, target in targets.items()}
     equation, result = _derivative(run, scales, True)
-    with jax.numpy_dtype_promotion(
-        "standard"
-    ):  # optax's count is an integer, and its tangent mixes
-        discrete, _ = _derivative(run, scales, False)
     if not bool(is_okay(result)):
-        run.fails()
+        raise RuntimeError(f"The equation was not solved up to the last step. {RESULTS[result]}")
+    # optax's count is an integer, and its tangent mixes with floats
+    with jax.numpy_dtype_promotion("standard"):
+        discrete, _ = _derivative(run, scales, False)
+    for side, found in (("equation", equation), ("discrete run", discrete)):
+        for name, error in found.error.items():
+            if not error <= 10 * rtol:  # nor where it is NaN
+                warnings.warn(
+                    f"The derivative of the {side} in {name!r} is {float(error):.1e} away from its "
+                    f"central difference, more than ten times `rtol` = {rtol:g}. Start where no "
+                    "component of the gradient is 0, lower `rtol`, or shorten `steps`: over a long "
+                    "horizon a derivative may mean nothing.",
+                    stacklevel=2,
+                )
     apart = {name: _apart(equation.gradient[name], discrete.gradient[name]) for name in targets}
-    for name, error in equation.error.items():
-        if error > 10 * rtol:
-            warnings.warn(
-                f"The derivative of the equation in {name!r} is {float(error):.1e} away from its "
-                f"central difference, more than ten times `rtol` = {rtol:g}. Lower `rtol`, or "
-                "shorten `steps`: over a long horizon a derivative may mean nothing.",
-                stacklevel=2,
-            )
-    known = jnp.asarray(marks, dtype_of_base(base))
+    known = jnp.asarray(marks, dtype)
     return Sensitivity(equation, discrete, apart, known, getattr(method, "rtol", None), result)
 
 
 class _Run(eqx.Module):
-    """An outcome as a function of how far each name is moved."""
+    """A path as a function of how far each name is moved."""
 
     base: Base
     targets: dict[str, Target]
     marks: tuple[int, ...] = eqx.field(static=True)
-    method: Any
+    method: AbstractMethod
     outcome: Callable[..., Any]
 
     def path(self, moved: dict[str, Any], continuous: bool, adjoint: Any = None) -> Trajectory:
@@ -192,78 +204,80 @@ class _Run(eqx.Module):
         options = {"args": base.args, "method": self.method, "adjoint": adjoint}
         return solve(*given, ts, throw=False, **options)
 
-    def check(self) -> None:
-        """Raises unless the outcome is a real scalar; nothing is computed for that."""
-        out = eqx.filter_eval_shape(lambda: self.outcome(self.path({}, False)))
-        shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", np.dtype(object))
-        if shape != () or not jnp.issubdtype(dtype, jnp.floating):
-            found = f"shape {shape} of type {dtype}" if hasattr(out, "shape") else repr(out)
-            raise ValueError(f"Argument `outcome` must return a real scalar, but returns {found}.")
-
-    def fails(self) -> None:
-        """Raises with the advice that `solve` gives."""
-        given = self.base.model, self.base.objective, self.base.theta0
-        ts = np.asarray(self.marks, float)
-        solve(*given, ts, args=self.base.args, method=self.method)
+    def still(self) -> dict[str, Any]:
+        """No name moved."""
+        dtype = dtype_of_base(self.base)
+        zeros = lambda target: jax.tree.map(jnp.zeros_like, _floating(target.of(self.base)))
+        return {
+            name: zeros(target) if target.decay(self.base) is None else jnp.zeros((), dtype)
+            for name, target in self.targets.items()
+        }
 
 
 @eqx.filter_jit
 def _derivative(run: _Run, scales: dict[str, Any], continuous: bool) -> tuple[Derivative, Any]:
-    still = {
-        name: jax.tree.map(jnp.zeros_like, _floating(target.of(run.base)))
-        if not _is_decay(target, run.base)
-        else jnp.zeros((), dtype_of_base(run.base))
-        for name, target in run.targets.items()
-    }
+    still = run.still()
     scalars = [name for name, x in still.items() if _is_scalar(x)]
-    dtype = dtype_of_base(run.base)
-    small = _STEP if dtype == np.float64 else _STEP_SINGLE
+    arrays = {name: x for name, x in still.items() if name not in scalars}
 
     def of(moved, adjoint=None):
-        path = run.path(moved, continuous, adjoint)
-        return (jnp.asarray(run.outcome(path)), path.loss), path.result
+        path = run.path(still | moved, continuous, adjoint)
+        return jnp.asarray(run.outcome(path)), path
 
-    forward = lambda moved: of(moved, dfx.ForwardMode())
-    (value, _), result = of(still)
-    gradient, difference, along = {}, {}, {}
+    def ahead(moved):
+        value, path = of(moved, dfx.ForwardMode())
+        return value, path.loss
+
+    gradient, along, direction = {}, {}, {}
+    if arrays:
+        gradient |= jax.grad(lambda moved: of(moved)[0])(arrays)
+        direction |= {name: _unit(g) for name, g in gradient.items()}
     if scalars:
-        by = lambda row: (
-            still | {name: row[i].astype(still[name].dtype) for i, name in enumerate(scalars)}
-        )
-        units = jnp.eye(len(scalars), dtype=dtype)
-        # one after another, so that what is shared is not computed for all at once
-        slope = lambda row: jax.jvp(forward, (still,), (by(row),), has_aux=True)[1]
-        slopes, along_path = jax.lax.map(slope, units)
-        steps = jnp.stack([jnp.asarray(scales[name] * small, dtype) for name in scalars])
-        offsets, weights = jnp.asarray(_OFFSETS, dtype), jnp.asarray(_WEIGHTS, dtype)
-        grid = (units * steps[:, None])[:, None, :] * offsets[None, :, None]
-        there = jax.lax.map(lambda row: of(by(row))[0][0], grid.reshape(-1, len(scalars)))
-        quotients = there.reshape(-1, 4) @ weights / steps
-        for i, name in enumerate(scalars):
-            gradient[name], difference[name], along[name] = slopes[i], quotients[i], along_path[i]
-    for name in run.targets:
-        if name not in scalars:
-            alone = lambda x, name=name: of(still | {name: x})[0][0]
-            gradient[name] = jax.grad(alone)(still[name])
-            size = _size(gradient[name])
-            direction = jax.tree.map(lambda g, n=size: g / jnp.where(n > 0, n, 1.0), gradient[name])
-            step = jnp.asarray(scales[name] * small, dtype)
-            to = lambda k, d=direction, h=step: jax.tree.map(lambda d: d * (k * h), d)
-            there = jax.lax.map(lambda k, f=alone, to=to: f(to(k)), jnp.asarray(_OFFSETS, dtype))
-            difference[name] = there @ jnp.asarray(_WEIGHTS, dtype) / step
-    gradient = {name: gradient[name] for name in run.targets}
-    difference = {name: difference[name] for name in run.targets}
-    error = {}
-    for name, g in gradient.items():
-        own = g if name in scalars else _size(g)
-        larger = jnp.maximum(abs(own), abs(difference[name]))
-        error[name] = abs(own - difference[name]) / jnp.where(larger > 0, larger, 1.0)
+        units = {name: jnp.ones_like(still[name]) for name in scalars}
+        slope = lambda unit: jax.jvp(ahead, (still,), (unit,))[1]
+        # one after another, so that what they share is not computed for all at once
+        slopes, losses = jax.lax.map(slope, _each(still, units))
+        gradient |= {name: slopes[i] for i, name in enumerate(scalars)}
+        along |= {name: losses[i] for i, name in enumerate(scalars)}
+        direction |= units
+    direction = {name: direction[name] for name in still}
+    difference, value, result = _differences(of, still, direction, scales)
+    gradient = {name: gradient[name] for name in still}
+    error = {name: _error(_size(g), difference[name]) for name, g in gradient.items()}
     return Derivative(value, gradient, difference, error, along), result
+
+
+def _differences(of: Any, still: Any, direction: Any, scales: Any) -> tuple[Any, Scalar, Any]:
+    """By name the central difference along a direction, and outcome and result where none moves."""
+    dtype = jnp.result_type(*jax.tree.leaves(still))
+    small = _STEP if dtype == np.float64 else _STEP_SINGLE
+    offsets, weights = jnp.asarray(_OFFSETS, dtype), jnp.asarray(_WEIGHTS, dtype)
+    steps = jnp.stack([jnp.asarray(small * scales[name], dtype) for name in direction])
+
+    def at(point):
+        value, path = of(point)
+        return value, path.result
+
+    def points(given):
+        way, step = given
+        to = lambda k: jax.tree.map(lambda d: d * (k * step).astype(d.dtype), way)
+        return jax.lax.map(lambda k: at(to(k)), offsets)
+
+    values, results = jax.lax.map(points, (_each(still, direction), steps))
+    quotients = values @ weights.astype(values.dtype) / steps
+    difference = {name: quotients[i] for i, name in enumerate(direction)}
+    return difference, values[0, _MIDDLE], jax.tree.map(lambda x: x[0, _MIDDLE], results)
+
+
+def _each(still: dict[str, Any], moved: dict[str, Any]) -> dict[str, Any]:
+    """Each of `moved` alone, along a leading axis."""
+    rows = [still | {name: x} for name, x in moved.items()]
+    return jax.tree.map(lambda *x: jnp.stack(x), *rows)
 
 
 def _names(wrt: Any) -> tuple[str, ...]:
     names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
-    if not names or len(set(names)) < len(names):
+    if not names or len(set(names)) < len(names) or not all(isinstance(x, str) for x in names):
         raise ValueError(f"Argument `wrt` must be names, each of them once, but is {wrt!r}.")
     return names
 
@@ -274,27 +288,9 @@ def _positive(rtol: Any) -> float:
     return float(rtol)
 
 
-def _marks(steps: Any, ts: Any) -> tuple[int, ...]:
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise ValueError(f"Argument `steps` must be a positive integer, but is {steps!r}.")
-    if ts is None:
-        return tuple(int(k) for k in np.unique(np.round(np.linspace(0, steps, 101))))
-    marks = np.asarray(ts)
-    increasing = marks.ndim == 1 and marks.size > 1 and np.all(np.diff(marks) > 0)
-    if not increasing or np.any(marks != np.round(marks)) or (marks[0], marks[-1]) != (0, steps):
-        raise ValueError(
-            f"Argument `ts` must be increasing integers from 0 to {steps} (`steps`), but is {ts!r}."
-        )
-    return tuple(int(k) for k in marks)
-
-
-def _is_decay(target: Target, base: Base) -> bool:
-    return target.field is not None and isinstance(getattr(base.model, target.field), Decay)
-
-
-def _check_decay(name: str, target: Target, model: AbstractModel) -> None:
-    decay = getattr(model, target.field) if target.field is not None else None
-    if isinstance(decay, Decay) and bool(np.any(decay.complement == 1.0)):
+def _check_decay(name: str, target: Target, base: Base) -> None:
+    decay = target.decay(base)
+    if decay is not None and bool(np.any(decay.complement == 1.0)):
         raise ValueError(
             f"Argument `wrt` must not have {name!r} where it is 0: the equation has no derivative "
             f"there, its difference quotients grow like 1/ln {name}. Take {name} > 0."
@@ -303,14 +299,13 @@ def _check_decay(name: str, target: Target, model: AbstractModel) -> None:
 
 def _scale(target: Target, base: Base) -> Any:
     """What a step of a difference is small against."""
-    if _is_decay(target, base):
-        assert target.field is not None
-        decay = getattr(base.model, target.field)
+    decay = target.decay(base)
+    if decay is not None:
         return np.minimum(decay.complement, decay.value)
-    if target.field == "eps":  # so small that outcomes are linear in it, and barely change
-        return 400.0 * target.of(base)
-    sizes = [jnp.max(abs(x)) for x in jax.tree.leaves(_floating(target.of(base))) if x.size]
-    size = jnp.max(jnp.stack(sizes))
+    if target.field == "eps":
+        eps = target.of(base)
+        return jnp.maximum(eps, jnp.minimum(_TIMES_EPS * eps, _TINY_EPS))
+    size = optax.tree.norm(_floating(target.of(base)), ord="inf")
     return jnp.where(size > 0, size, 1.0)
 
 
@@ -319,20 +314,27 @@ def _floating(tree: Any) -> Any:
 
 
 def _is_scalar(x: Any) -> bool:
-    leaves = jax.tree.leaves(x)
-    return len(leaves) == 1 and leaves[0].ndim == 0
+    return [leaf.shape for leaf in jax.tree.leaves(x)] == [()]
 
 
 def _size(tree: Any) -> Any:
     """The norm of a gradient; of a scalar, itself."""
-    leaves = jax.tree.leaves(tree)
-    if len(leaves) == 1 and leaves[0].ndim == 0:
-        return leaves[0]
-    return jnp.sqrt(sum(jnp.sum(x * x) for x in leaves))
+    return jax.tree.leaves(tree)[0] if _is_scalar(tree) else optax.tree.norm(tree)
+
+
+def _unit(tree: Any) -> Any:
+    """A gradient's direction; zeros where it is zero."""
+    size = optax.tree.norm(tree)
+    return jax.tree.map(lambda x: x / jnp.where(size > 0, size, 1.0), tree)
+
+
+def _error(a: Any, b: Any) -> Any:
+    """The distance of two numbers, relative to the larger."""
+    larger = jnp.maximum(abs(a), abs(b))
+    return abs(a - b) / jnp.where(larger == 0, 1.0, larger)  # NaN stays NaN
 
 
 def _apart(a: Any, b: Any) -> Any:
     """The distance of two gradients, relative to the second."""
-    norm = lambda tree: jnp.sqrt(sum(jnp.sum(x * x) for x in jax.tree.leaves(tree)))
-    size = norm(b)
-    return norm(jax.tree.map(jnp.subtract, a, b)) / jnp.where(size > 0, size, 1.0)
+    size = optax.tree.norm(b)
+    return optax.tree.norm(jax.tree.map(jnp.subtract, a, b)) / jnp.where(size == 0, 1.0, size)

@@ -73,7 +73,8 @@ def solve(
         `diffrax.RecursiveCheckpointAdjoint`, which does reverse mode only, with a checkpoint for
         each of 4096 solver steps, or as many as 16 MiB hold, or 16: beyond them steps are computed
         more than once, as `diffrax.DirectAdjoint()` does in reverse, with sizes that agree to some
-        1e-16 / rtol only. For forward mode pass `diffrax.ForwardMode()`.
+        1e-16 / rtol only. For forward mode pass `diffrax.ForwardMode()`; for a Hessian take
+        `jax.jacfwd` twice with it, since `DirectAdjoint` compiles for minutes there.
     - `throw`: whether to raise if the solve fails. Under `vmap` one failing lane raises for all:
         pass `throw=False` and read `.result` lane by lane.
 
@@ -84,7 +85,7 @@ def solve(
     `RuntimeError` where it is differentiated in the mode that `adjoint` does not do.
     """
     check_model(model, AbstractModel, "a model such as `idemodels.Adam(0.1)`")
-    method = _default_method(model) if method is None else method
+    method = default_method(model) if method is None else method
     check_method(method, model)
     if state0 is not None and state0.theta is not None:
         theta0 = state0.theta
@@ -119,8 +120,8 @@ def _answer(method: AbstractMethod, problem: Problem, adjoint: Any) -> Answer:
         found = "None" if adjoint is None else f"diffrax.{type(adjoint).__name__}()"
         raise TypeError(
             f"Argument `adjoint` must be one for forward mode (jvp, jacfwd), but is {found}, which "
-            "does reverse mode only. Pass `adjoint=diffrax.ForwardMode()`; for both, as in a "
-            "Hessian, `adjoint=diffrax.DirectAdjoint()`."
+            "does reverse mode only. Pass `adjoint=diffrax.ForwardMode()`; for a Hessian take "
+            "`jax.jacfwd` twice with it."
         ) from None
     if isinstance(adjoint, dfx.ForwardMode):
         answer = eqxi.nondifferentiable_backward(answer, msg=_FORWARD_ONLY)
@@ -129,8 +130,8 @@ def _answer(method: AbstractMethod, problem: Problem, adjoint: Any) -> Answer:
 
 _FORWARD_ONLY = (
     "Argument `adjoint` must be one for reverse mode (grad, vjp, jacrev), but is "
-    "diffrax.ForwardMode(), which does forward mode only. Pass `adjoint=None`; for both, as in a "
-    "Hessian, `adjoint=diffrax.DirectAdjoint()`."
+    "diffrax.ForwardMode(), which does forward mode only. Pass `adjoint=None`; for a Hessian take "
+    "`jax.jacfwd` twice instead."
 )
 
 
@@ -245,7 +246,7 @@ def _raise(trajectory: Trajectory, reached: Scalar) -> Trajectory:
     return trajectory
 
 
-def _default_method(model: AbstractModel) -> AbstractMethod:
+def default_method(model: AbstractModel) -> AbstractMethod:
     """The first of the methods that solves the equation; that of `check_method` if none does."""
     return next((method for method in _METHODS if method.solves(model)), _METHODS[0])
 

@@ -41,25 +41,28 @@ class Target(eqx.Module):
             return jax.tree.leaves(tree)[self.index]
         if self.field is None:
             return tree
-        value = getattr(tree, self.field)
-        return (value.complement, value.log) if isinstance(value, Decay) else value
+        decay = self.decay(base)
+        return getattr(tree, self.field) if decay is None else (decay.complement, decay.log)
+
+    def decay(self, base: Base) -> Decay | None:
+        """The decay that the name stands for, where it does."""
+        value = None if self.field is None else getattr(base.model, self.field)
+        return value if isinstance(value, Decay) else None
 
     def leaves(self, base: Base, values: Any) -> Any:
         """Those leaves' values, from the user's; on the host, in double."""
-        decay = self.field is not None and isinstance(getattr(base.model, self.field), Decay)
-        return Decay.leaves(values) if decay else values
+        return values if self.decay(base) is None else Decay.leaves(values)
 
     def moved(self, base: Base, by: Any) -> Base:
         """`base` with the values moved by so much: a decay itself, not what it is held as."""
-        old = self.of(base)
-        if self.field is not None and isinstance(getattr(base.model, self.field), Decay):
-            (complement, log), b = old, getattr(base.model, self.field).value
-            return self.put(base, (complement - by, log + jnp.log1p(by / b)))
-        add = lambda x, by: x if by is None else x + by
-        return self.put(base, jax.tree.map(add, old, by, is_leaf=lambda x: x is None))
+        decay = self.decay(base)
+        if decay is not None:
+            leaves = decay.complement - by, decay.log + jnp.log1p(by / decay.value)
+            return self.put(base, leaves)
+        return self.put(base, eqx.apply_updates(self.of(base), by))
 
     def put(self, base: Base, values: Any) -> Base:
-        """`base` with a lane's values."""
+        """`base` with other values."""
         return eqx.tree_at(self.of, base, values)
 
 
@@ -97,5 +100,5 @@ def _known(base: Base) -> dict[str, Target]:
 
 
 def dtype_of_base(base: Base) -> Any:
-    """The floating type that the lanes are solved in."""
+    """The floating type that it is solved in."""
     return dtype_of(as_parameters(base.theta0)[0])

@@ -243,6 +243,21 @@ def test_the_adjoint_agrees_with_differences():
         np.testing.assert_allclose(central, reverse[i], rtol=1e-6)
 
 
+def test_the_derivative_in_a_weight_decay_of_zero_is_that_of_runge_kutta():
+    def slope(solver):
+        def last(decay):
+            method = ide.Markov(solver, rtol=1e-8, atol=1e-11)
+            model = ide.Adam(0.01, weight_decay=decay)
+            return ide.solve(
+                model, ide.Quadratic(), 1.0, np.array([0.0, 40.0]), method=method
+            ).loss[-1]
+
+        return jax.grad(last)(0.0)
+
+    found, known = slope(ide.ExponentialMultistep(4)), slope(dfx.Dopri8())
+    np.testing.assert_allclose(found, known, rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_lanes_equal_single_runs_and_their_gradients_are_finite():
     run = outcome(None)

@@ -93,10 +93,26 @@ def test_both_modes_agree(adam):
         np.testing.assert_allclose(adam.equation.gradient[name], g, rtol=1e-8, err_msg=name)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["b2", "theta0"])
+def test_a_second_derivative_by_forward_mode_twice(name):
+    method = ide.Markov(rtol=1e-9, atol=1e-12)
+    at, h = {"b2": (B2, 1e-5), "theta0": (1.0, 1e-2)}[name]
+
+    def last(x):
+        model, theta0 = (ide.Adam(ALPHA, b2=x), 1.0) if name == "b2" else (ide.Adam(ALPHA), x)
+        given, options = (model, ide.DoubleWell(), theta0), {"adjoint": dfx.ForwardMode()}
+        return ide.solve(*given, np.array([0.0, 60.0]), method=method, **options).loss[-1]
+
+    slope = jax.jit(jax.jacfwd(last))
+    second = jax.jacfwd(jax.jacfwd(last))(at)
+    np.testing.assert_allclose(second, quotient(slope, at, h), rtol=1e-5)
+
+
 MODELS = {
     "adam": (ide.Adam(0.01, l2=0.1, weight_decay=0.1), ("learning_rate", "b1", "l2")),
-    "matched": (ide.Adam(0.01, rate="matched"), ("b1", "b2")),
-    "rmsprop": (ide.RMSProp(0.01), ("learning_rate", "decay", "eps")),
+    "matched": (ide.Adam(0.01, rate="matched"), ("b1", "b2", "weight_decay")),
+    "rmsprop": (ide.RMSProp(0.01, eps=0.1), ("learning_rate", "decay", "eps")),
     "causal": (ide.RMSProp(0.01, reading="causal"), ("learning_rate", "decay")),
     "advanced": (ide.RMSProp(0.01, reading="advanced"), ("learning_rate", "decay")),
     "adagrad": (ide.AdaGrad(0.1, lr_decay=0.01), ("learning_rate", "lr_decay", "theta0")),
@@ -105,6 +121,8 @@ MODELS = {
 OBJECTIVES = {
     "quadratic": (ide.Quadratic(), 1.0),
     "double well": (ide.DoubleWell(), 0.3),
+    # no component of the gradient is 0 there
+    "rosenbrock": (ide.Rosenbrock(), np.array([-1.2, 1.0])),
     "logistic": (ide.LogisticRegression(), None),
 }
 
@@ -119,7 +137,56 @@ def test_every_model_agrees_with_its_differences(name, objective):
     for name in wrt:
         assert found.equation.error[name] < 1e-5, name
         assert found.discrete.error[name] < 1e-5, name
-        assert found.equation.gradient[name] is not None
+
+
+@pytest.mark.slow
+def test_any_outcome_of_arrays_and_of_what_has_a_path():
+    wrt = ("objective.minimum", "theta0", "model.learning_rate")
+    given = ide.Adam(0.05), ide.Quadratic(minimum=jnp.array([4.0, 2.0])), jnp.array([1.0, 0.5])
+    outcome = lambda path: jnp.sum(path.theta[20] ** 2) + path.loss[-1]
+    found = ide.sensitivity(*given, 60, outcome, wrt, ts=[20, 40])
+    np.testing.assert_array_equal(found.ts, [0, 20, 40, 60])
+    assert max(found.equation.error.values()) < 1e-6
+    assert max(found.discrete.error.values()) < 1e-6
+    gradient, h = found.discrete.gradient["theta0"], 1e-4
+
+    def moved(i, by):
+        run = ide.run_discrete(*given[:2], given[2].at[i].add(by), 60, ts=[0, 20, 40, 60])
+        return float(outcome(run))
+
+    for i in range(2):
+        true = quotient(lambda x, i=i: moved(i, x), 0.0, h)
+        np.testing.assert_allclose(gradient[i], true, rtol=1e-6)
+
+
+def test_a_kernel_without_finitely_many_states_has_no_discrete_run():
+    kernel = ide.FunctionKernel(lambda s: 0.1 * jnp.exp(-0.1 * s))
+    memories = {"m": ide.Memory(kernel, feature=lambda g: g)}
+    model = ide.MemoryModel(memories, lambda s, theta, g, moments: moments["m"], 0.05)
+    with pytest.raises(ValueError, match="finitely many states"):
+        ide.sensitivity(model, ide.Quadratic(), 1.0, 20, wrt="learning_rate")
+
+
+@pytest.mark.slow
+def test_an_eps_of_the_usual_size_has_a_derivative():
+    found = ide.sensitivity(ide.RMSProp(0.01), ide.Quadratic(), 1.0, 40, wrt="eps")
+    assert found.equation.error["eps"] < 1e-5
+    assert found.discrete.error["eps"] < 1e-5
+
+
+@pytest.mark.slow
+def test_a_derivative_that_is_nan_is_told():
+    # from here one component of the gradient is 0, and optax differentiates the root of 0
+    given = ide.RMSProp(0.01, reading="causal"), ide.Rosenbrock(), jnp.array([-1.0, 1.0]), 20
+    with pytest.warns(UserWarning, match="of the discrete run in 'learning_rate' is nan away"):
+        found = ide.sensitivity(*given, wrt="learning_rate")
+    assert found.equation.error["learning_rate"] < 1e-6
+
+
+def test_a_solve_that_fails_raises_with_advice():
+    method = ide.Markov(max_steps=3)
+    with pytest.raises(RuntimeError, match="not solved up to the last step.*max_steps"):
+        ide.sensitivity(ide.Adam(0.1), ide.Quadratic(), 1.0, 50, wrt="b2", method=method)
 
 
 def test_the_other_mode_is_told_by_name():
@@ -137,11 +204,12 @@ def test_the_other_mode_is_told_by_name():
 WRONG = [
     ({"wrt": ("learning_rat",)}, "must have names of what there is.*Did you mean 'learning_rate'"),
     ({"wrt": ()}, "`wrt` must be names"),
+    ({"wrt": (1,)}, "`wrt` must be names"),
     ({"wrt": ("b2", "b2")}, "each of them once"),
     ({"model": ide.Adam(0.1, b1=0.0)}, "must not have 'b1' where it is 0"),
     ({"outcome": lambda path: path.loss}, r"`outcome` must return a real scalar.*\(11,\)"),
     ({"steps": 0}, "`steps` must be a positive integer, but is 0"),
-    ({"ts": [0, 5]}, "`ts` must be increasing integers from 0 to 10"),
+    ({"ts": [5, 0]}, "`ts` must be increasing integers from 0 to 10"),
     ({"rtol": 2.0}, r"`rtol` must lie in \(0, 1\), but is 2.0"),
 ]
 

@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 
 import idemodels as ide
+from idemodels._sweep.journal import Journal
 from idemodels._sweep.slots import Mapped
 from idemodels._sweep.store import Store
 
@@ -357,6 +358,16 @@ def test_what_a_killed_process_had_not_written_is_in_its_journal(tmp_path, monke
     for name in whole.data_vars:
         np.testing.assert_array_equal(again[name], whole[name])
     assert not journal.exists()
+
+
+def test_a_journal_of_a_store_that_was_removed_is_nobodys(tmp_path):
+    path = tmp_path / "sweep[1].zarr"  # a name that is a pattern too
+    stale = Journal(tmp_path / ".sweep[1].zarr.journal.0")
+    stale.append(np.arange(5), {"status": np.zeros(5, np.int8), "final_loss": np.full(5, -1.0)})
+    stale.close()
+    found = sweep({"learning_rate": RATES}, store=path, discrete=False)
+    assert (found.final_loss > 0).all()
+    assert not list(tmp_path.glob(".*journal*"))
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import functools
 from typing import Any
 
 import equinox as eqx
-import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,11 +91,7 @@ class ExactStep(eqx.Module):
         motion = h * jnp.asarray(nodes.motion, dtype)
         # (E1) with decoupled weight decay w: theta' = -alpha (direction + w theta)
         decay = model.weight_decay * (motion @ alpha)
-        motion = jax.lax.cond(
-            eqxi.unvmap_any(decay != 0),
-            lambda: motion * alpha[None] * jnp.exp(decay[None, :-1] - decay[:, None]),
-            lambda: motion * alpha[None],
-        )
+        motion = motion * alpha[None] * jnp.exp(decay[None, :-1] - decay[:, None])
         faded = jnp.exp(-decay)
         return cls(model, at, alpha, transitions, inputs, kept, seen, motion, faded, order)
 

@@ -11,7 +11,7 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, PyTree
 
-from .._checks import is_concrete
+from .._checks import check_count, is_concrete
 from .._equation import Augmented, cast, fraction_of, quotient
 from .._results import RESULTS
 from .._types import Count, Path, Scalar
@@ -96,10 +96,8 @@ class FixedPoint(AbstractMethod):
                 raise ValueError(f"Argument `{name}` must be a positive number, but is {value!r}.")
         for name in ("elements", "max_sweeps"):
             value = getattr(self, name)
-            if value is None and name == "elements":
-                continue
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"Argument `{name}` must be a positive integer, but is {value!r}.")
+            if value is not None or name != "elements":
+                check_count(value, name)
 
     def solves(self, model):
         """**Returns:** whether it reads a memory ahead; not singular at the start, nor inertial."""

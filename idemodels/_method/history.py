@@ -12,7 +12,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._checks import all_finite, is_concrete
+from .._checks import all_finite, check_count, is_concrete
 from .._equation import Augmented, fraction_of, quotient
 from .._kernel import check_kernel
 from .._results import RESULTS
@@ -69,10 +69,8 @@ class History(AbstractMethod):
     def __check_init__(self):
         for name in ("substeps", "steps"):
             value = getattr(self, name)
-            if value is None and name == "steps":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"Argument `{name}` must be a positive integer, but is {value!r}.")
+            if value is not None or name != "steps":
+                check_count(value, name)
 
     def solves(self, model):
         """**Returns:** whether it reads no memory ahead and its velocity is finite at the start."""

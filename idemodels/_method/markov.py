@@ -9,7 +9,7 @@ import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 
-from .._checks import is_concrete
+from .._checks import check_count, is_concrete
 from .._results import RESULTS
 from .base import AbstractMethod, Answer, Problem, is_advanced, is_markov
 from .clock import LogTime, StepTime
@@ -95,10 +95,7 @@ class Markov(AbstractMethod):
                 continue
             if not isinstance(value, float | int) or not 0 < value < float("inf"):
                 raise ValueError(f"Argument `{name}` must be a positive number, but is {value!r}.")
-        if not isinstance(self.max_steps, int) or self.max_steps < 1:
-            raise ValueError(
-                f"Argument `max_steps` must be a positive integer, but is {self.max_steps!r}."
-            )
+        check_count(self.max_steps, "max_steps")
 
     def solves(self, model):
         """**Returns:** whether it has finitely many states, and reads none of them ahead."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
+from .._checks import check_count
 from .._equation import Augmented, Equation, cast, dtype_of, equation_of, fraction_of, quotient
 from .._model import AbstractModel
 from .._types import Count, Flag, Scalar
@@ -111,8 +112,7 @@ class QuasiNewtonBDF(AbstractReporting):
     interpolation_cls: ClassVar = _Interpolation
 
     def __init__(self, pairs: int = 20, *, rtol: Any = 1e-6, atol: Any = 1e-9, _reports=False):
-        if isinstance(pairs, bool) or not isinstance(pairs, int) or pairs < 1:
-            raise ValueError(f"Argument `pairs` must be a positive integer, but is {pairs!r}.")
+        check_count(pairs, "pairs")
         self.pairs, self.rtol, self.atol = pairs, rtol, atol
         self._reports = _reports
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._checks import check_option
+from .._checks import check_count, check_option
 
 _SCALES = ("linear", "log")
 _SAMPLERS = ("random", "sobol")
@@ -72,8 +72,7 @@ def points(
             raise ValueError(f"Argument `over` must have values of one length, but has {sizes}.")
         size = next(iter(sizes.values()))
     else:
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-            raise ValueError(f"Argument `n` must be a positive integer, but is {n!r}.")
+        check_count(n, "n")
         size, unit = int(n), _samples(len(over), int(n), sampler, seed)
         axes = {name: _spread(name, x, unit[:, i]) for i, (name, x) in enumerate(over.items())}
     numbers = [x.values for x in axes.values() if isinstance(x, Axis)]

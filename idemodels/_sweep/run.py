@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._checks import check_count
+from .._discrete import marks_of
 from .._method import Markov
 from .._model import AbstractModel
 from .._parameters import as_parameters, check_model, check_objective
@@ -138,7 +140,7 @@ def sweep(
         with _patient() as stop, Progress(todo.size, quiet=not progress) as told:
             engine = run.rounds if isinstance(method, Markov) else run.batches
             begun = engine(todo, batch) if todo.size else iter(())
-            run.follow(begun, told, stop)
+            run.follow(begun, todo.size, told, stop)
     finally:
         if kept is not None:
             kept.close()
@@ -153,14 +155,17 @@ class _Run:
         self.mapped, self.values_of = Mapped(setup, devices), values_of
         self._fresh: list[np.ndarray] = []
 
-    def follow(self, begun: Iterator[tuple[np.ndarray, Any]], told: Progress, stop: Any) -> None:
-        """Notes what is over, and writes it."""
+    def follow(
+        self, begun: Iterator[tuple[np.ndarray, Any]], left: int, told: Progress, stop: Any
+    ) -> None:
+        """Notes what is over, and writes it, until no lane is left."""
         written, pause = time.monotonic(), _FLUSH
         try:
             for ids, outputs in begun:
                 if ids.size:
                     told.done(self._note(ids, variables(outputs)))
-                if stop.is_set() and not told.over:
+                    left -= ids.size
+                if stop.is_set() and left:
                     raise KeyboardInterrupt
                 begin = time.monotonic()
                 if begin - written > pause:
@@ -207,7 +212,7 @@ class _Run:
     def _note(self, ids: np.ndarray, found: dict[str, Any]) -> np.ndarray:
         status = self.results.add(ids, found)
         if self.kept is not None:
-            self.kept.note(ids, {name: np.asarray(found[name]) for name in self.results.arrays})
+            self.kept.note(ids, {name: found[name] for name in self.results.arrays})
         self._fresh.append(ids)
         return status
 
@@ -237,9 +242,8 @@ def _check(base, steps, metrics, batch, method, store) -> None:
     theta, rest = as_parameters(base.theta0)
     check_objective(base.objective, eqx.combine(theta, rest), base.args)
     check_method(method, base.model)
-    for name, x in (("steps", steps), ("batch", batch)):
-        if isinstance(x, bool) or not isinstance(x, int | np.integer) or x < 1:
-            raise ValueError(f"Argument `{name}` must be a positive integer, but is {x!r}.")
+    check_count(steps, "steps")
+    check_count(batch, "batch")
     for name, f in (metrics or {}).items():
         if not callable(f) or name in _VARIABLES:
             wanted = f"a function, by a name other than {', '.join(_VARIABLES)}"
@@ -258,13 +262,7 @@ def _setup(base, design: Design, steps, metrics, method, discrete, save_ts) -> S
         spread = np.linspace(0, steps, _COMPARED + 1), np.geomspace(1, steps, _COMPARED + 1)
         chosen = np.unique(np.round(np.concatenate(spread)).astype(int))
     else:
-        chosen = np.asarray(save_ts)
-        inside = chosen.ndim == 1 and chosen.size > 0 and chosen[0] >= 0 and chosen[-1] <= steps
-        if not inside or np.any(chosen != np.round(chosen)) or np.any(np.diff(chosen) <= 0):
-            raise ValueError(
-                f"Argument `save_ts` must be increasing integers from 0 to {steps} (`steps`), but "
-                f"is {save_ts!r}."
-            )
+        chosen = marks_of(steps, save_ts, "save_ts")
     marks = np.unique(np.concatenate([[0], chosen, [steps]]).astype(int))
     return Setup(
         base,

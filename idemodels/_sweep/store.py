@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import glob
 import json
 import os
 from pathlib import Path
@@ -92,6 +93,8 @@ class Store:
     def _make(self) -> None:
         if (self.path / "zarr.json").exists():
             return
+        for journal in self._journals():  # of a store that somebody removed
+            self._try(journal.unlink)
         made = self.template.assign_attrs({_SETUP: json.dumps(self._setup)})
         sizes = dict(zip(self.design.dims, self.chunks, strict=True))
         encoding = {
@@ -104,7 +107,7 @@ class Store:
 
     def _recover(self) -> None:
         """Writes what a process that was killed had not written yet."""
-        journals = sorted(self.path.parent.glob(f".{self.path.name}.journal.*"))
+        journals = self._journals()
         if not journals:
             return
         self._take_over()
@@ -162,6 +165,11 @@ class Store:
                 f"{self.path} is open in one. Wait until it ends, or choose another path."
             ) from None
         return lock
+
+    def _journals(self) -> list[Path]:
+        """Those of all processes."""
+        name = glob.escape(self._beside("journal").name)
+        return sorted(self.path.parent.glob(f"{name}.*"))
 
     def _beside(self, name: str) -> Path:
         return self.path.with_name(f".{self.path.name}.{name}")

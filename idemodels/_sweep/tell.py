@@ -40,11 +40,6 @@ class Progress:
     def __exit__(self, *_: Any) -> None:
         self._bar.stop()
 
-    @property
-    def over(self) -> bool:
-        """Whether no lane is left."""
-        return self._done == self._lanes
-
     def done(self, status: np.ndarray) -> None:
         """More lanes are over."""
         self._done += status.size
