@@ -10,15 +10,13 @@ import platform
 import sys
 import time
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import provenance
 from .contestants import JAX
-
-_REPEATS, _SECONDS = 10, 3.0
+from .meter import SECONDS, best_of, peak_memory, reset_peak
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,14 +72,14 @@ def measure(size: Size, name: str) -> dict[str, Any]:
     objective = ide.DigitsMLP(hidden=size.hidden)
     theta0 = objective.theta0
     gradient = jax.jit(jax.grad(objective)).lower(theta0).compile()
-    gradient_s = _best(lambda: gradient(theta0))
+    gradient_s = best_of(lambda: gradient(theta0))
     solve = _solve(objective, theta0, size, name, 1.0).lower(theta0).compile()
     begin = time.perf_counter()
-    before = _reset_peak()
+    before = reset_peak()
     theta, okay, stats = jax.block_until_ready(solve(theta0))
-    peak = _peak()
+    peak = peak_memory()
     first = time.perf_counter() - begin
-    best = min(first, _best(lambda: solve(theta0))) if first < _SECONDS else first
+    best = min(first, best_of(lambda: solve(theta0))) if first < SECONDS else first
     by = "multistep3" if name == "discrete" else name
     reference, sound, _ = _solve(objective, theta0, size, by, _TIGHTER)(theta0)
     far = lambda a, b: max(float(jnp.max(jnp.abs(x - y))) for x, y in _pairs(a, b))
@@ -147,38 +145,6 @@ def _pairs(a: Any, b: Any) -> Any:
     import jax
 
     return zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-
-
-def _best(run: Any) -> float:
-    import jax
-
-    times: list[float] = []
-    while len(times) < _REPEATS and sum(times) < _SECONDS:
-        begin = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(time.perf_counter() - begin)
-    return min(times)
-
-
-def _reset_peak() -> int | None:
-    """Forgets the process's peak memory, where the system can; returns what it has now."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return None
-    return _status("VmRSS")
-
-
-def _peak() -> int | None:
-    return _status("VmHWM")
-
-
-def _status(key: str) -> int | None:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(key)), None)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from ._barrier import differentiated_apart
 from ._checks import is_concrete
 from ._kernel import AbstractMarkovKernel
 from ._model import AbstractModel
@@ -113,7 +114,8 @@ class Equation(eqx.Module):
 
     def gradient(self, theta: PyTree[Array], fixed: Fixed) -> PyTree[Array]:
         r"""$\nabla L + (\lambda/2)\,\theta$, transformed, at the floating arrays `theta`."""
-        g = jax.grad(lambda theta: self.loss(eqx.combine(theta, fixed.tree)))(theta)
+        loss = lambda theta: self.loss(eqx.combine(theta, fixed.tree))
+        g = differentiated_apart(jax.grad(loss), theta)
         l2 = lambda g, theta: g + (0.5 * cast(self.model.l2, theta.dtype) * theta).astype(g.dtype)
         return cast(self.model, dtype_of(theta)).transform(jax.tree.map(l2, g, theta))
 

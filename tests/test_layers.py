@@ -12,6 +12,7 @@ import pytest
 LAYERS = [
     "_types",
     "_checks",
+    "_barrier",
     "_results",
     "_objective",
     "_kernel",

@@ -112,6 +112,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         taken = jnp.zeros((), int)
         if isinstance(y_error, Reported):
             y_error, taken = y_error.error, y_error.gradients.astype(int)
+        y0, y1_candidate, y_error = jax.lax.stop_gradient((y0, y1_candidate, y_error))
         scaled = self._scaled(y_error, y0, y1_candidate)
         finite = jnp.isfinite(scaled)
         forced = old.pid[2]  # diffrax accepts whatever the smallest step yields

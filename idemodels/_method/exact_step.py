@@ -54,19 +54,15 @@ class ExactStep(eqx.Module):
     their size is written but what it returns.
 
     - `alpha`: at the nodes.
-    - `transitions`, `inputs`: by memory, from the start to the end.
-    - `kept`, `seen`: by memory, what of its states and of its feature is in the moment at each
-        node.
+    - `memory`: by memory, its states at the end (the first rows) and the moment at each node, of
+        its states at the start (the first columns) and its feature at each node.
     - `motion`: theta at each of `Nodes.ends` is `faded` theta - `motion` @ direction.
     """
 
     model: AbstractModel
     s: Float[Array, " n"]
     alpha: Float[Array, " n"]
-    transitions: dict[str, Float[Array, "k k"]]
-    inputs: dict[str, Float[Array, "n k"]]
-    kept: dict[str, Float[Array, "n k"]]
-    seen: dict[str, Float[Array, "n n"]]
+    memory: dict[str, Float[Array, "rows columns"]]
     motion: Float[Array, "ends n"]
     faded: Float[Array, " ends"]
     sweeps: int = eqx.field(static=True)
@@ -77,15 +73,15 @@ class ExactStep(eqx.Module):
         nodes, dtype = nodes_for(order), h.dtype
         ends, powers = jnp.asarray(nodes.ends, dtype), jnp.asarray(nodes.powers, dtype)
         scale = powers_of(h, nodes.count)
-        transitions, inputs, kept, seen = {}, {}, {}, {}
+        matrices = {}
         for name, memory in model.memories().items():
             propagator = lambda x, m=memory: m.markov.propagator(x * h, nodes.count - 1)
             E, W = jax.vmap(propagator)(ends)
             W = jnp.einsum("ejk,jn->enk", W / scale[None, :, None], powers, precision="highest")
-            transitions[name], inputs[name] = E[-1], W[-1]
             read = jax.vmap(memory.markov.read)
-            kept[name] = read(E[:-1])
-            seen[name] = jax.vmap(read)(W[:-1])
+            end = jnp.concatenate([E[-1], W[-1].T], axis=1)
+            moment = jnp.concatenate([read(E[:-1]), jax.vmap(read)(W[:-1])], axis=1)
+            matrices[name] = jnp.concatenate([end, moment])
         at = jnp.asarray(s, dtype) + ends[:-1] * h
         alpha = jax.vmap(model.alpha)(at)
         motion = h * jnp.asarray(nodes.motion, dtype)
@@ -93,7 +89,7 @@ class ExactStep(eqx.Module):
         decay = model.weight_decay * (motion @ alpha)
         motion = motion * alpha[None] * jnp.exp(decay[None, :-1] - decay[:, None])
         faded = jnp.exp(-decay)
-        return cls(model, at, alpha, transitions, inputs, kept, seen, motion, faded, order)
+        return cls(model, at, alpha, matrices, motion, faded, order)
 
     def __call__(
         self, theta: PyTree[Array], memory: dict[str, PyTree[Array]], g: list[PyTree[Array]]
@@ -104,13 +100,10 @@ class ExactStep(eqx.Module):
 
         - `g`: the gradient at each node.
         """
-        memories = self.model.memories()
-        features = {name: [m.of(g) for g in g] for name, m in memories.items()}
-        end = {name: self.end(name, memory[name], features[name]) for name in memories}
-        read = [
-            {name: self._moment(i, name, memory[name], features[name]) for name in memories}
-            for i in range(len(g))
-        ]
+        end, read = {}, [{} for _ in g]
+        for name, m in self.model.memories().items():
+            end[name], moments = self._memory(name, memory[name], [m.of(g) for g in g])
+            read = [known | {name: moment} for known, moment in zip(read, moments, strict=True)]
         d = self._directions([theta] * len(g), g, read)
         if not self.model.pointwise:  # it may depend on theta: each sweep gains an order
             for _ in range(self.sweeps):
@@ -124,23 +117,74 @@ class ExactStep(eqx.Module):
 
     def end(self, name: str, state: PyTree[Array], features: list[PyTree[Array]]) -> PyTree[Array]:
         """The states of one memory at the end, of its feature at each node."""
-        kept = jax.tree.map(lambda z: _matrix(self.transitions[name], z), state)
-        return jax.tree.map(jnp.add, kept, self.learnt(name, features))
+        return self._memory(name, state, features)[0]
 
     def learnt(self, name: str, features: list[PyTree[Array]]) -> PyTree[Array]:
         """The part of them that the feature makes."""
-        return jax.tree.map(lambda *f: _matrix(self.inputs[name].T, jnp.stack(f)), *features)
+        matrix = self.memory[name]
+        states = len(matrix) - len(features)
+        return stacked(combine(matrix[:states, states:], features))
 
-    def _moment(self, i: int, name: str, state: Any, features: list[Any]) -> PyTree[Array]:
-        kept, seen = self.kept[name][i], self.seen[name][i]
-        return jax.tree.map(lambda z, *f: mix(kept, z) + mix(seen, f), state, *features)
+    def _memory(
+        self, name: str, state: PyTree[Array], features: list[PyTree[Array]]
+    ) -> tuple[PyTree[Array], list[PyTree[Array]]]:
+        """The states at the end, and the moment at each node."""
+        before = rows(state)
+        out = combine(self.memory[name], [*before, *features])
+        return stacked(out[: len(before)]), out[len(before) :]
 
     def _directions(self, theta: list[Any], g: list[Any], read: list[Any]) -> list[PyTree[Array]]:
-        nodes = zip(self.s, theta, g, read, strict=True)
-        return [quotient(fraction_of(self.model, *node)) for node in nodes]
+        nodes = list(zip(self.s, theta, g, read, strict=True))
+        at = lambda node: quotient(fraction_of(self.model, *node))
+        return _each(eqx.filter_closure_convert(at, nodes[0]), nodes)
 
     def _way(self, i: int, d: list[PyTree[Array]]) -> PyTree[Array]:
-        return jax.tree.map(lambda *d: mix(self.motion[i], d), *d)
+        return combine(self.motion[i][None], d)[0]
+
+
+@eqx.filter_custom_jvp
+def _each(function: Any, nodes: list[Any]) -> list[Any]:
+    """`function` of each of the nodes, one by one; its derivative is taken of all at once."""
+    return [function(node) for node in nodes]
+
+
+@_each.def_jvp
+def _each_jvp(primals: Any, tangents: Any) -> Any:
+    def together(function, nodes):
+        return rows(jax.vmap(function)(stacked(nodes)))
+
+    return eqx.filter_jvp(together, primals, tangents)
+
+
+@jax.custom_jvp
+def combine(matrix: Float[Array, "n k"], values: list[PyTree[Array]]) -> list[PyTree[Array]]:
+    """`matrix` times the `k` values: `n` of them.
+
+    Where there are few they are added one by one, as a part of the arithmetic around them. The
+    derivative in the matrix is one product: in reverse, instead of a sum over all parameters for
+    each of its entries.
+    """
+    return [jax.tree.map(lambda *x, row=row: mix(row, x), *values) for row in matrix]
+
+
+@combine.defjvp
+def _combine_jvp(primals: Any, tangents: Any) -> Any:
+    (matrix, values), (of_matrix, of_values) = primals, tangents
+    product = lambda x: jnp.tensordot(of_matrix, x, 1, precision="highest")
+    by_matrix = rows(jax.tree.map(product, stacked(values)))
+    by_values = combine(matrix, of_values)
+    return combine(matrix, values), jax.tree.map(jnp.add, by_matrix, by_values)
+
+
+def stacked(trees: list[PyTree[Array]]) -> PyTree[Array]:
+    """One tree, with a leading axis."""
+    return jax.tree.map(lambda *x: jnp.stack(x), *trees)
+
+
+def rows(tree: PyTree[Array]) -> list[PyTree[Array]]:
+    """A tree for each row of the leading axis; in reverse they are put together at once."""
+    leaves = [[row[0] for row in jnp.split(x, len(x))] for x in jax.tree.leaves(tree)]
+    return [jax.tree.unflatten(jax.tree.structure(tree), row) for row in zip(*leaves, strict=True)]
 
 
 def mix(weights: Float[Array, " k"], values: Any) -> Float[Array, "*shape"]:
@@ -148,13 +192,6 @@ def mix(weights: Float[Array, " k"], values: Any) -> Float[Array, "*shape"]:
     if len(values) > _UNROLLED:
         return jnp.tensordot(weights, jnp.asarray(values), 1, precision="highest")
     return functools.reduce(jnp.add, [w * value for w, value in zip(weights, values, strict=True)])
-
-
-def _matrix(matrix: Float[Array, "n k"], values: Float[Array, "k *shape"]) -> Any:
-    """Their product, row by row where there are few."""
-    if len(matrix) > 1:
-        return jnp.tensordot(matrix, values, 1, precision="highest")
-    return mix(matrix[0], values)[None]
 
 
 def lagrange(x: Float[Array, " k"], at: Any) -> Float[Array, "n k"]:

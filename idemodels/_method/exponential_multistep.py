@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._equation import Augmented, Equation, cast, dtype_of, equation_of
 from .._types import Flag, Scalar
-from .exact_step import ExactStep, lagrange, mix, nodes_for
+from .exact_step import ExactStep, combine, lagrange, nodes_for, rows
 from .norms import memory_time
 from .reporting import AbstractReporting, Reported, first_order
 from .split import Split
@@ -103,10 +103,11 @@ class ExponentialMultistep(AbstractReporting):
         exact = ExactStep.of(model, t0, h, self._order)
         line = _Line.of(past.lags / h, nodes_for(self._order).inside)
 
-        before = line.predicted(past.gradients)
+        predicted = line.predicted(past.gradients)
+        before = predicted[:-1]
         foretold, _, foretold_velocity = exact(y0.theta, y0.memory, before)
         new = equation.gradient(exact.after(foretold, y0.theta), y0.fixed)
-        after = line.corrected(past.gradients, new)
+        after = line.corrected(predicted, new)
         way, memory, velocity = exact(y0.theta, y0.memory, after)
 
         # an error in the velocity lasts as long as the memory that forgets it first
@@ -141,7 +142,7 @@ class ExponentialMultistep(AbstractReporting):
             return jax.tree.map(lambda new, old: jnp.where(fresh, new, old), made, past)
 
         # a true branch under vmap too: in most steps no lane starts
-        return jax.lax.cond(eqxi.unvmap_any(fresh), start, lambda: past)
+        return jax.lax.cond(eqxi.unvmap_any(fresh), jax.checkpoint(start), lambda: past)
 
     def _start(self, equation: Equation, model: Any, t0: Any, h: Scalar, y0: Any) -> "_Past":
         """Gradients at the fractions j/k of the step to come, each of the order of the method.
@@ -157,16 +158,15 @@ class ExponentialMultistep(AbstractReporting):
         def refine(gradients, item):
             weights, fraction, row = item
             exact = ExactStep.of(model, t0, fraction * h, self._order)
-            along = [jax.tree.map(lambda g, w=w: mix(w, g), gradients) for w in weights]
-            way, _, _ = exact(y0.theta, y0.memory, along)
+            way, _, _ = exact(y0.theta, y0.memory, combine(weights, rows(gradients)))
             theta = exact.after(way, y0.theta)
             g = equation.gradient(theta, y0.fixed)
             return jax.tree.map(lambda all, g: all.at[row].set(g), gradients, g), None
 
         if k > 1:
             items = jax.tree.map(lambda x: jnp.asarray(x, h.dtype), _stages(self._order))
-            rows = jnp.asarray([k - 1 - j for q in range(1, k) for j in range(1, q + 1)])
-            gradients, _ = jax.lax.scan(refine, gradients, (*items, rows))
+            places = jnp.asarray([k - 1 - j for q in range(1, k) for j in range(1, q + 1)])
+            gradients, _ = jax.lax.scan(refine, gradients, (*items, places))
         return _Past(jnp.asarray(newest_first, h.dtype) * h, gradients, jnp.zeros((), bool))
 
 
@@ -193,12 +193,11 @@ class _Past(eqx.Module):
 class _Line(eqx.Module):
     """The polynomial through the past gradients, and the one through the new gradient as well.
 
-    - `basis`, `end`: what the first is made of, at the nodes and at the step's end.
+    - `basis`: what the first is made of, at the nodes and at the step's end.
     - `bump`: at the nodes, the polynomial that is 0 at the past ones and 1 at the step's end.
     """
 
-    basis: Float[Array, "n k"]
-    end: Float[Array, " k"]
+    basis: Float[Array, "ends k"]
     bump: Float[Array, " n"]
 
     @classmethod
@@ -206,18 +205,18 @@ class _Line(eqx.Module):
         """`x`: where the past ones are, `at`: the nodes, both in units of the step."""
         at = jnp.asarray(at, x.dtype)
         bump = jnp.prod((at[:, None] - x[None]) / (1.0 - x)[None], axis=1)
-        return cls(lagrange(x, at), lagrange(x, jnp.ones(1, x.dtype))[0], bump)
+        return cls(lagrange(x, jnp.append(at, 1.0)), bump)
 
     def predicted(self, past: PyTree[Array]) -> list[PyTree[Array]]:
-        """The gradient at each node, from those of the past; leaves `(k, *shape)`."""
-        return [jax.tree.map(lambda g, w=w: mix(w, g), past) for w in self.basis]
+        """The gradient at each node and at the end, from those of the past: `(k, *shape)`."""
+        return combine(self.basis, rows(past))
 
-    def corrected(self, past: PyTree[Array], new: PyTree[Array]) -> list[PyTree[Array]]:
-        """The same, with the `new` one at the step's end."""
-        surprise = jax.tree.map(lambda new, g: new - mix(self.end, g), new, past)
+    def corrected(self, predicted: list[PyTree[Array]], new: PyTree[Array]) -> list[PyTree[Array]]:
+        """The gradient at each node, with the `new` one at the step's end."""
+        *inside, end = predicted
+        surprise = jax.tree.map(jnp.subtract, new, end)
         add = lambda w: lambda g, extra: g + w * extra
-        predicted = zip(self.bump, self.predicted(past), strict=True)
-        return [jax.tree.map(add(w), g, surprise) for w, g in predicted]
+        return [jax.tree.map(add(w), g, surprise) for w, g in zip(self.bump, inside, strict=True)]
 
 
 class _Interpolation(dfx.AbstractLocalInterpolation):
@@ -244,7 +243,7 @@ class _Interpolation(dfx.AbstractLocalInterpolation):
         at = jnp.asarray(nodes_for(self.order).inside, way.dtype) * (way / self.h)
         line = _Line.of(self.past.lags / self.h, at)
 
-        along = line.corrected(self.past.gradients, self.new)
+        along = line.corrected(line.predicted(self.past.gradients), self.new)
         moved, memory, _ = exact(y0.theta, y0.memory, along)
         y = Augmented(exact.after(moved, y0.theta), memory, y0.fixed)
         return jax.tree.map(lambda a, b: jnp.where(started, a, b), y, y0)
