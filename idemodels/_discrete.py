@@ -13,7 +13,7 @@ from jaxtyping import Array, Int, PyTree
 from ._checks import all_finite, is_concrete
 from ._equation import cast, dtype_of
 from ._model import AbstractModel
-from ._optax_state import moments_from_optax
+from ._optax_state import lifted, moments_from_optax
 from ._parameters import as_parameters, check_model, check_objective
 from ._results import RESULTS, Trajectory, integrated_rate, losses
 from ._types import Objective, Theta
@@ -92,12 +92,14 @@ def _scan(model, objective, theta0, rest, plan, given, save):
     loss_of = lambda theta: objective(eqx.combine(theta, rest), *given)
 
     def step(carry):
-        theta, opt_state = carry
-        g = jax.grad(loss_of)(theta)
+        g = jax.grad(loss_of)(carry[0])
         # optax mixes its integer counts with floats, also where the user wants no promotion
         with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = tx.update(g, opt_state, theta)
-            return optax.apply_updates(theta, updates), opt_state
+            return _updated(eqx.filter_closure_convert(update, g, *carry), g, *carry)
+
+    def update(g, theta, opt_state):
+        updates, opt_state = tx.update(g, opt_state, theta)
+        return optax.apply_updates(theta, updates), opt_state
 
     def segment(carry, gap):
         # segments of unequal length are one scan all the same, so that reverse mode works
@@ -127,6 +129,25 @@ def _scan(model, objective, theta0, rest, plan, given, save):
     kept, moments, loss = rows
     loss = losses(loss_of, kept) if loss is None else loss
     return kept, moments, loss, ~all_finite(theta)
+
+
+@eqx.filter_custom_jvp
+def _updated(update: Any, g: PyTree[Array], theta: PyTree[Array], opt_state: Any) -> Any:
+    """Parameters and state after a step, with derivatives also where there was no gradient yet.
+
+    There optax differentiates the root of a second moment at 0, and has NaN: for a pixel that is
+    black in all images, say. The update is 0 then, and its derivative is that beside 0.
+    """
+    return update(g, theta, opt_state)
+
+
+@_updated.def_jvp
+def _updated_jvp(primals: Any, tangents: Any) -> Any:
+    update, g, theta, opt_state = primals
+    beside = update, g, theta, lifted(opt_state)
+    with jax.numpy_dtype_promotion("standard"):
+        _, moved = eqx.filter_jvp(lambda update, *x: update(*x), beside, tangents)
+        return update(g, theta, opt_state), moved
 
 
 def marks_of(steps: Any, ts: Any, name: str = "ts") -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from ._model import AbstractModel, MemoryModel
@@ -33,3 +35,15 @@ def moments_from_optax(opt_state: Any, model: AbstractModel | None = None) -> Mo
                 moments[name] = value
                 break
     return moments
+
+
+def lifted(opt_state: Any) -> Any:
+    """The state with second moments of 0 a hair above it, whose root is nothing beside an eps."""
+    fields = {field for name in ("v", "G") for field in FIELDS[name]}
+
+    def lift(path, x):
+        if not any(getattr(key, "name", None) in fields for key in path):
+            return x
+        return jnp.where(x == 0, jnp.asarray(float(jnp.finfo(x.dtype).tiny) ** 0.75, x.dtype), x)
+
+    return jax.tree_util.tree_map_with_path(lift, opt_state)

@@ -16,7 +16,14 @@ from idemodels import (
     RMSProp,
     SecondOrderAdam,
 )
-from idemodels._config import ConfigError, find_config, is_sweep, read_config, shipped
+from idemodels._config import (
+    ConfigError,
+    find_config,
+    is_derivative,
+    is_sweep,
+    read_config,
+    shipped,
+)
 from idemodels._config.cases import shown
 from idemodels._plot import FIGURES
 
@@ -332,7 +339,7 @@ def test_a_config_that_is_not_there(text, said):
     assert str(e.value).startswith(said)
 
 
-RUNS = [name for name, path in shipped().items() if not is_sweep(path)]
+RUNS = [name for name, path in shipped().items() if not is_sweep(path) and not is_derivative(path)]
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -26,6 +26,7 @@ LAYERS = [
     "_solve",
     "_compare",
     "_sensitivity",
+    "_hyper",
     "_sweep",
     "_analysis",
     "_plot",

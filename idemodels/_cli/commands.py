@@ -15,6 +15,7 @@ from .progress import Progress
 from .report import as_json, console, print_table, tell_failures
 from .run import Finished, run_config
 from .store import check_writable
+from .studying import study
 from .sweeping import sweep
 
 
@@ -51,6 +52,7 @@ def listing(arguments: argparse.Namespace) -> int:
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "run": run,
     "sweep": sweep,
+    "study": study,
     "paper": paper,
     "list": listing,
 }

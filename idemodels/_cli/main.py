@@ -19,6 +19,7 @@ examples:
   idemodels run adam_quadratic         one of them
   idemodels run mine.toml --out here   your own; results in here/mine/
   idemodels sweep sweep_adam           a grid of 4,096 settings
+  idemodels study hyper hyper_digits   learning rate and decays, descending
   idemodels paper --quiet              every experiment of the two papers
 
 exit status: 0 all cases solved, 1 some failed (the table says which), 2 wrong usage or config,
@@ -104,12 +105,24 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument(
         "--devices", type=int, metavar="N", help="how many devices share the lanes (default: all)"
     )
+    study = commands.add_parser(
+        "study",
+        help="differentiate through the equation: tune hyperparameters, or see how far it carries",
+        description="hyper: descends in hyperparameters through the equation, and checks each "
+        "update by the discrete run on images that were held out. horizon: compares derivatives "
+        "with what a small change does, at every horizon. Writes a table, a figure and "
+        "provenance.json to DIR/NAME/.",
+    )
+    study.add_argument(
+        "kind", choices=("hyper", "horizon"), metavar="KIND", help="hyper or horizon"
+    )
+    study.add_argument("config", metavar="CONFIG", help="a TOML file, or a name of `list`")
     listing = commands.add_parser(
         "list",
         help="show the configs that come with the package",
         description="Shows the names and titles of the configs that come with the package.",
     )
-    for command in (run, sweep, paper, listing):
+    for command in (run, sweep, paper, study, listing):
         _add_options(command)
     return parser
 

@@ -1,4 +1,10 @@
 from .cases import Case as Case, shown as shown, varying as varying
+from .derivatives import (
+    DERIVATIVES as DERIVATIVES,
+    DerivativeConfig as DerivativeConfig,
+    is_derivative as is_derivative,
+    read_derivative as read_derivative,
+)
 from .errors import ConfigError as ConfigError
 from .find import find_config as find_config, shipped as shipped
 from .read import Config as Config, read_config as read_config, read_title as read_title

@@ -47,6 +47,9 @@ def read_config(path: Path) -> Config:
     text, raw = parse(path)
     if "over" in raw:
         raise ConfigError(f"{path}: is the config of a sweep: `idemodels sweep {path}`.")
+    for kind in ("hyper", "horizon"):
+        if kind in raw:
+            raise ConfigError(f"{path}: is of a study: `idemodels study {kind} {path}`.")
     shared = {key: value for key, value in raw.items() if key not in Head.model_fields}
     try:
         _check_keys(raw)

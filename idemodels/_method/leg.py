@@ -116,9 +116,11 @@ class Leg(eqx.Module):
     def _advanced(
         self, problem: Problem, front: Front, carry: "Carry", adjoint: Any, steps: int
     ) -> tuple[Front, "Carry"]:
-        start = front.t
+        # Times carry no derivative; but that where the leg before ended is an output of its loop,
+        # and would be differentiated in reverse: to NaN where this one makes no step.
+        start, pace = jax.lax.stop_gradient((front.t, carry.pace))
         ts = self.clock.of(problem.ts)
-        end = jnp.where(front.running, self.end, start)
+        end = jax.lax.stop_gradient(jnp.where(front.running, self.end, start))
         # the end is not interpolated: in a batch some lane is always there
         inside = jnp.where(ts < end, jnp.maximum(ts, start), start)
         inside = jax.lax.cummax(inside)
@@ -128,7 +130,7 @@ class Leg(eqx.Module):
             self._solver,
             start,
             end,
-            self._first(carry.pace),
+            self._first(pace),
             front.y,
             saveat=dfx.SaveAt(
                 subs=[
@@ -172,7 +174,6 @@ class Leg(eqx.Module):
             state.progress if self._adapts else front.pace,
             stats,
         )
-        pace = carry.pace
         if isinstance(controller, Guarded):
             pace, state = state.proposed, controller.forget_counts(state)
         return front, Carry(solution.solver_state, state, pace, made)
@@ -206,14 +207,15 @@ class Leg(eqx.Module):
     def _controller(self, problem: Problem) -> dfx.AbstractStepSizeController:
         if not self._adapts:
             return dfx.ConstantStepSize()
-        model = problem.equation.model
-        unit = units(problem.y0, problem.g0, model.memories(), self.atol, self.strict)
+        # steps carry no derivative, and a norm has none where the gradient is 0
+        model, y0, g0 = jax.lax.stop_gradient((problem.equation.model, problem.y0, problem.g0))
+        unit = units(y0, g0, model.memories(), self.atol, self.strict)
         limited = isinstance(self.solver, ExponentialMultistep)
         return Guarded(
             rtol=self.rtol,
             atol=self.atol,
             unit=unit,
-            limit=1e8 * (1.0 + largest(problem.y0.theta)),
+            limit=1e8 * (1.0 + largest(y0.theta)),
             end=self.end,
             patience=self.patience,
             norm=group_norm,

@@ -122,7 +122,8 @@ class _Interpolation(dfx.AbstractLocalInterpolation):
         del left
         if t1 is not None:
             return jax.tree.map(jnp.subtract, self.evaluate(t1), self.evaluate(t0))
-        u = jnp.where(self.t1 > self.t0, (t0 - self.t0) / (self.t1 - self.t0), 0.0)
+        moves = self.t1 > self.t0
+        u = jnp.where(moves, (t0 - self.t0) / jnp.where(moves, self.t1 - self.t0, 1.0), 0.0)
 
         def leaf(y0, y1, k):
             return (1 - u) * y0 + u * (y1 + (1 - u) * (k[0] + u * (k[1] + u * k[2])))
@@ -169,7 +170,8 @@ class Rodas5P(dfx.AbstractAdaptiveSolver):
         gradient, g0, p0 = solver_state
         u0 = (y0, g0, p0)
         system = _System(equation_of(terms), u0)
-        h = t1 - t0
+        # under vmap a lane that has ended steps by 0, which nothing here can be divided by
+        h = jnp.where(t1 > t0, t1 - t0, 1.0)
         start = ravel_pytree(u0)[0]
         J, f_s = system.derivatives(t0, start)
         lu = jax.scipy.linalg.lu_factor(jnp.diag(system.mass / (h * _GAMMA)) - J)

@@ -1,0 +1,2 @@
+from .horizon import Horizon as Horizon, horizon as horizon
+from .tune import Parts as Parts, Tuned as Tuned, split as split, tune as tune

@@ -1,0 +1,166 @@
+"""Derivatives of many runs at once: lanes, random draws, and what never moves."""
+
+import diffrax as dfx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import idemodels as ide
+
+DRAWS, BATCH = 1250, 250  # of each model; 10,000 in all
+METHOD = ide.Markov(rtol=1e-4, atol=1e-7, max_steps=2000)
+
+
+class Valleys(ide.Quadratic):
+    """Of two parameters; one may have no curvature, and none gets a gradient from its minimum."""
+
+    def __call__(self, theta):
+        return 0.5 * jnp.sum(self.curvature * (theta - self.minimum) ** 2)
+
+
+def adam(rate):
+    return lambda p: ide.Adam(p["learning_rate"], p["b1"], p["b2"], eps=p["eps"], rate=rate)
+
+
+def second_order(p):
+    return ide.SecondOrderAdam(p["learning_rate"], p["b1"], p["b2"], eps=p["eps"])
+
+
+def rmsprop(reading):
+    def make(p):
+        return ide.RMSProp(p["learning_rate"], p["b2"], eps=p["eps"], reading=reading, l2=p["l2"])
+
+    return make
+
+
+def adagrad(reading):
+    def make(p):
+        return ide.AdaGrad(p["learning_rate"], eps=p["eps"], reading=reading, l2=p["l2"])
+
+    return make
+
+
+MODELS = {
+    "adam": adam("paper"),
+    "adam-matched": adam("matched"),
+    "rmsprop": rmsprop("closure"),
+    "rmsprop-causal": rmsprop("causal"),
+    "adagrad": adagrad("closure"),
+    "adagrad-causal": adagrad("causal"),
+    "second-order": second_order,
+    "adamw": lambda p: ide.Adam(p["learning_rate"], p["b1"], p["b2"], weight_decay=p["l2"]),
+}
+
+
+def drawn(count, seed):
+    """Hyperparameters and starts; a third of the numbers that may be 0 are."""
+    draw = np.random.default_rng(seed)
+    zero = lambda x: np.where(draw.random(x.shape) < 1 / 3, 0.0, x)
+    return {
+        "learning_rate": 10.0 ** draw.uniform(-4, 0, count),
+        "b1": draw.uniform(0.05, 0.99, count),
+        "b2": 1.0 - 10.0 ** draw.uniform(-3.5, -0.5, count),
+        "eps": 10.0 ** draw.uniform(-10, -1, count),
+        "l2": zero(10.0 ** draw.uniform(-3, 0, count)),
+        "theta0": zero(draw.normal(size=(count, 2))),
+        "curvature": zero(10.0 ** draw.uniform(-2, 2, (count, 2))),
+        "minimum": zero(draw.normal(size=(count, 2))),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_every_derivative_is_finite_or_the_result_says_why(name):
+    def last(p):
+        objective = Valleys(p["curvature"], p["minimum"])
+        given = MODELS[name](p), objective, p["theta0"], np.array([0.0, 15.0])
+        path = ide.solve(*given, method=METHOD, throw=False)
+        return path.loss[-1], path.result
+
+    gradients = jax.jit(jax.vmap(jax.grad(last, has_aux=True)))
+    lanes = drawn(DRAWS, sorted(MODELS).index(name))
+    finite, okay = np.zeros(DRAWS, bool), np.zeros(DRAWS, bool)
+    for i in range(0, DRAWS, BATCH):
+        some = slice(i, i + BATCH)
+        found, result = gradients({key: x[some] for key, x in lanes.items()})
+        rows = [np.asarray(x).reshape(BATCH, -1) for x in found.values()]
+        finite[some] = np.all([np.all(np.isfinite(x), axis=1) for x in rows], axis=0)
+        okay[some] = ide.is_okay(result)
+    wrong = np.flatnonzero(~finite & okay)
+    assert wrong.size == 0, {key: x[wrong[:3]] for key, x in lanes.items()}
+    assert np.mean(okay) > 0.99
+
+
+@pytest.mark.slow
+def test_256_lanes_of_gradients_equal_single_ones_and_a_nan_stays_in_its_lane():
+    traces = 0
+
+    def last(p):
+        nonlocal traces
+        traces += 1
+        given = ide.Adam(p["learning_rate"], b2=p["b2"]), ide.Quadratic(), p["theta0"]
+        return ide.solve(*given, np.array([0.0, 30.0]), method=METHOD, throw=False).loss[-1]
+
+    lanes = {key: drawn(256, 0)[key] for key in ("learning_rate", "b2", "theta0")}
+    lanes["theta0"] = lanes["theta0"][:, 0]
+    lanes["theta0"][77] = np.nan
+    mapped = jax.jit(jax.vmap(jax.grad(last)))
+    found = mapped(lanes)
+    once = traces
+    mapped(jax.tree.map(lambda x: x[::-1], lanes))
+    assert traces == once
+    single = jax.jit(jax.grad(last))
+    rest = np.arange(256) != 77
+    assert all(np.isnan(x[77]) for x in found.values())
+    for i in np.flatnonzero(rest):
+        one = single({key: x[i] for key, x in lanes.items()})
+        for key, x in one.items():
+            # with no step size carried, rounding is magnified by 1/rtol
+            np.testing.assert_allclose(
+                found[key][i], x, rtol=1e-6, atol=1e-12, err_msg=f"{key} {i}"
+            )
+    assert all(np.all(np.isfinite(x[rest])) for x in found.values())
+
+
+def test_a_pixel_that_is_always_black_has_a_derivative_in_the_discrete_run_too():
+    x = np.array([[1.0, 0.0], [0.5, 0.0], [-1.0, 0.0]])
+    loss = lambda theta: jnp.mean(jnp.log1p(jnp.exp(-(x @ theta))))
+
+    def last(rate):
+        return ide.run_discrete(ide.Adam(rate), loss, jnp.array([0.1, 0.2]), 30).loss[-1]
+
+    slope = jax.jit(jax.grad(last))(0.01)
+    h = 1e-5
+    np.testing.assert_allclose(slope, (last(0.01 + h) - last(0.01 - h)) / (2 * h), rtol=1e-7)
+    forwards = jax.jvp(last, (0.01,), (1.0,))[1]
+    np.testing.assert_allclose(forwards, slope, rtol=1e-12)
+
+
+def test_a_second_moment_of_zero_is_not_changed_by_being_differentiated():
+    loss = lambda theta: theta[0] ** 2 + 0.0 * theta[1]
+
+    def moments(rate):
+        path = ide.run_discrete(ide.RMSProp(rate), loss, jnp.array([1.0, 1.0]), 5)
+        return path.theta, path.moments["v"]
+
+    plain = moments(0.01)
+    (theta, v), _ = jax.jvp(moments, (0.01,), (1.0,))
+    np.testing.assert_array_equal(theta, plain[0])
+    np.testing.assert_array_equal(v, plain[1])
+    assert np.all(v[:, 1] == 0.0)
+
+
+@pytest.mark.slow
+def test_a_held_path_has_derivatives():
+    method = ide.Markov(rtol=1e-6, steady_tol=1e-6)
+
+    def last(rate, adjoint):
+        given = ide.RMSProp(rate, 0.9, reading="causal"), ide.Quadratic(), 1.0
+        path = ide.solve(*given, np.array([0.0, 4000.0]), method=method, adjoint=adjoint)
+        return path.theta[-1]
+
+    forwards = jax.jvp(lambda rate: last(rate, dfx.ForwardMode()), (0.01,), (1.0,))[1]
+    reverse = jax.grad(lambda rate: last(rate, None))(0.01)
+    assert np.isfinite(forwards)
+    np.testing.assert_allclose(forwards, reverse, rtol=1e-6, atol=1e-9)
