@@ -73,7 +73,8 @@ def _run(model, objective, theta, rest, marks, args, save) -> Trajectory:
     result = RESULTS.where(bad, RESULTS.nonfinite_gradient, RESULTS.successful)
     made = jnp.asarray(marks[-1])
     stats = {"num_steps": made, "num_gradients": made}
-    return Trajectory(ts, times, kept, loss, moments, result, stats, None, None)
+    ends = result, stats, None, None
+    return Trajectory(ts, times, kept, loss, moments, *ends, source="discrete")
 
 
 class _Plan(eqx.Module):

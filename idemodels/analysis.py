@@ -1,0 +1,3 @@
+"""Stability and convergence of models and trajectories."""
+
+from ._analysis.linearize import Linearization as Linearization, linearize as linearize
