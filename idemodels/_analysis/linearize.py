@@ -12,6 +12,7 @@ from jaxtyping import Array, PyTree
 
 from .._checks import check_count
 from .._equation import Equation, Fixed, dtype_of
+from .._kernel import AbstractMarkovKernel
 from .._model import AbstractModel
 from .._parameters import as_parameters, check_model, check_objective
 from .._solve import Held
@@ -121,7 +122,7 @@ def linearize(
     s = FAR if s is None else float(s)
     g = point.gradient(point.theta)
     moments = with_steady(model, g, moments)
-    found = response(model, s, point.theta, g, moments)
+    found = response(model, point.names, s, point.theta, g, moments)
     alpha = float(alpha_at(model, s, dtype_of(point.theta)))
     held = _held(model)
     if point.size > DENSE:
@@ -146,6 +147,7 @@ class Point(eqx.Module):
 
     equation: Equation
     theta: PyTree[Array]
+    names: tuple[str, ...] = eqx.field(static=True)
 
     def gradient(self, theta: PyTree[Array]) -> PyTree[Array]:
         return self.equation.gradient(theta, Fixed(jax.tree.map(lambda _: None, theta)))
@@ -160,7 +162,7 @@ def point_of(model: Any, objective: Any, theta: Any, args: Any) -> Point:
     check_model(model, AbstractModel, "a model such as `idemodels.Adam(0.1)`")
     moving_part, rest = as_parameters(theta)
     check_objective(objective, eqx.combine(moving_part, rest), args)
-    return Point(Equation(model, Held(objective, rest), args), moving_part)
+    return Point(Equation(model, Held(objective, rest), args), moving_part, moving(model))
 
 
 def not_diagonal(model: AbstractModel, size: int) -> str:
@@ -183,10 +185,10 @@ def _separable(model, found, alpha, sharpness, curvatures, held, *, complete) ->
 
 
 def _held(model: AbstractModel) -> dict[str, np.ndarray]:
-    names = set(model.memories()) - set(moving(model))
-    memories = {name: model.memories()[name].kernel for name in model.memories() if name in names}
-    spaces = {n: k.state_space()[0] for n, k in memories.items() if hasattr(k, "state_space")}
-    return {name: np.linalg.eigvals(np.asarray(A, float)) for name, A in spaces.items()}
+    kernels = {name: memory.kernel for name, memory in model.memories().items()}
+    markov = {n: k for n, k in kernels.items() if isinstance(k, AbstractMarkovKernel)}
+    found = {n: np.linalg.eigvals(np.asarray(k.state_space()[0], float)) for n, k in markov.items()}
+    return {name: values for name, values in found.items() if name not in moving(model)}
 
 
 @eqx.filter_jit
@@ -230,8 +232,8 @@ def _room(x: np.ndarray) -> float:
 def _dense(point, model, s, g, moments, H, alpha) -> tuple[np.ndarray, np.ndarray]:
     """The spectra from whole matrices, for a direction of any form."""
     flat, unravel = ravel_pytree(point.theta)
-    names = moving(model)
-    answer = linear_direction(model, s, point.theta, g, moments)
+    names = point.names
+    answer = linear_direction(model, names, s, point.theta, g, moments)
     nothing = jnp.zeros_like(flat)
 
     @jax.jit

@@ -1,5 +1,6 @@
 """How a model answers to small motions about rest: first moments move, second ones are held."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -39,7 +40,7 @@ class Response(NamedTuple):
     fits: Array
 
 
-def moving(model: AbstractModel) -> list[str]:
+def moving(model: AbstractModel) -> tuple[str, ...]:
     """The memories that answer to the gradient at rest: their feature has a slope at g = 0.
 
     Those of g, not those of its square, which are held where they are.
@@ -64,7 +65,7 @@ def moving(model: AbstractModel) -> list[str]:
                 "`idemodels.fit_exponentials(kernel, horizon, tol)`."
             )
         names.append(name)
-    return names
+    return tuple(names)
 
 
 def slope_of(memory: Any) -> Array:
@@ -139,14 +140,18 @@ def _like(moment: Any, g: PyTree[Array], name: str) -> PyTree[Array]:
 
 
 def linear_direction(
-    model: AbstractModel, s: Any, theta: PyTree[Array], g: PyTree[Array], moments: Moments
+    model: AbstractModel,
+    names: Sequence[str],
+    s: Any,
+    theta: PyTree[Array],
+    g: PyTree[Array],
+    moments: Moments,
 ) -> Any:
     """The direction's derivative: a linear function of the motions of theta, g, and moving moments.
 
     Numerators are linearised at rest, g = 0 and first moments 0; denominators are held as they
-    are at `g` and `moments`.
+    are at `g` and `moments`. The moving ones are `names`.
     """
-    names = moving(model)
     nothing = jax.tree.map(jnp.zeros_like, g)
     _, below = fraction_of(model, s, theta, g, moments)
 
@@ -158,11 +163,15 @@ def linear_direction(
 
 
 def response(
-    model: AbstractModel, s: Any, theta: PyTree[Array], g: PyTree[Array], moments: Moments
+    model: AbstractModel,
+    names: Sequence[str],
+    s: Any,
+    theta: PyTree[Array],
+    g: PyTree[Array],
+    moments: Moments,
 ) -> Response:
     """The `Response` at a point, and whether there is one: probed with a random motion."""
-    names = moving(model)
-    answer = linear_direction(model, s, theta, g, moments)
+    answer = linear_direction(model, names, s, theta, g, moments)
     zeros = jax.tree.map(jnp.zeros_like, g)
     ones = jax.tree.map(jnp.ones_like, g)
     noise = _random_like(g)
