@@ -2,3 +2,5 @@
 
 from ._analysis.linearize import Linearization as Linearization, linearize as linearize
 from ._analysis.stability import Stability as Stability, stability as stability
+from ._analysis.lyapunov import Lyapunov as Lyapunov, lyapunov as lyapunov
+from ._analysis.hold import Hypothesis as Hypothesis

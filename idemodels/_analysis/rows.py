@@ -36,7 +36,7 @@ class Rows(eqx.Module):
         return jnp.asarray(self.s[at], dtype), *chosen
 
 
-def rows_of(model: Any, trajectory: Any, *, moments: bool = True) -> Rows:
+def rows_of(model: Any, trajectory: Any) -> Rows:
     """The rows, and that they are those of `model`.
 
     **Raises:** `ValueError` if `trajectory` is none, was kept by `save`, has not the model's
@@ -44,7 +44,7 @@ def rows_of(model: Any, trajectory: Any, *, moments: bool = True) -> Rows:
     """
     check_model(model, AbstractModel, "a model such as `idemodels.Adam(0.1)`")
     check_trajectory(trajectory)
-    wanted = list(model.memories()) if moments else []
+    wanted = list(model.memories())
     missing = [name for name in wanted if name not in trajectory.moments]
     if missing:
         names = ", ".join(map(repr, missing))
