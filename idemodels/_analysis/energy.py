@@ -60,16 +60,9 @@ def law_of(model: AbstractModel) -> Law:
     return Law(_nothing, None, "", False, _none, (_UNKNOWN.format(name=type(model).__name__),))
 
 
-_ADAM = (
-    "V = L + (alpha c1 / (2 r1)) sum mh^2 / (sqrt(vh) + eps) falls where c1 + l1 (1 - c1) / (2 r1) "
-    "- c1 rho2 / (4 r1) >= 0, which r2 <= 4 r1 ensures (E10); after " + _PAPER + ", with the bias "
-    "correction"
-)
-_DESCENT = f"L falls: dL/ds = -alpha sum g^2 / (sqrt(v) + eps); {_PAPER}"
-_INVARIANT = (
-    "L + 2 alpha sum (sqrt(G) - eps ln(1 + sqrt(G) / eps)) is constant along causal AdaGrad, since "
-    "G' = g^2"
-)
+_ADAM = f"V falls where r2 <= 4 r1 (E10), after {_PAPER}, with the bias correction"
+_DESCENT = f"L falls, dL/ds = -alpha sum g^2 / (sqrt(v) + eps), {_PAPER}"
+_INVARIANT = "L + 2 alpha sum (sqrt(G) - eps ln(1 + sqrt(G) / eps)) is constant, since G' = g^2"
 _UNCORRECTED = (
     "The source's V, without bias correction, is that of the equation without it, and may rise "
     "along this one; V here has it."

@@ -77,8 +77,11 @@ def slope_of(memory: Any) -> Array:
 def check_step(model: AbstractModel, s: Any) -> None:
     """Raises if nothing is steady far from the start, and `s` does not say where else."""
     if s is not None:
-        if not is_concrete(s) or jnp.ndim(s) != 0 or not float(s) >= 0:
-            raise ValueError(f"Argument `s` must be a number, 0 or more, but is {s!r}.")
+        if not is_concrete(s) or jnp.ndim(s) != 0 or not float(s) > 0:
+            raise ValueError(
+                f"Argument `s` must be a positive number, since memories are empty at 0, but is "
+                f"{s!r}."
+            )
         return
     why = ""
     if callable(model.learning_rate):

@@ -30,8 +30,8 @@ class Stability(eqx.Module):
     - `ts`: the steps of the path, shape `(T,)`.
     - `sharpness`: the largest eigenvalue of the Hessian, `(T,)`.
     - `preconditioned`: that of $P^{-1} H$, `(T,)`; P as for
-        [`idemodels.analysis.linearize`][]. NaN where the path is, and at s = 0 of a causal reading,
-        whose memory is empty there.
+        [`idemodels.analysis.linearize`][]. NaN, as the others, where the path is, and at s = 0,
+        where the memories are empty.
     - `threshold`: up to where the step map is stable with P held, `(T,)`.
     - `source`: which path it is: "equation", "discrete", or "arrays", which does not say.
     """
@@ -120,7 +120,12 @@ def stability(
     """
     rows = rows_of(model, trajectory)
     point = point_of(model, objective, rows.first, args)
-    used = np.flatnonzero(rows.finite & ~((rows.s == 0) & model.singular_start))
+    used = np.flatnonzero(rows.finite & (rows.s > 0))
+    if not used.size:
+        raise ValueError(
+            "Argument `trajectory` must have a finite row past s = 0, where the memories are not "
+            "empty, but has none."
+        )
     s, thetas, moments = rows.take(used)
     if point.size > DENSE:
         largest, found = _largest_by_lanczos(point, s, thetas, moments)
