@@ -91,14 +91,7 @@ def _scan(model, objective, theta0, rest, plan, given, save):
     """The kept iterates, their moments and losses, and whether the last is not finite."""
     own, tx = (model, model.optax()) if isinstance(model, AbstractModel) else (None, model)
     loss_of = lambda theta: objective(eqx.combine(theta, rest), *given)
-
-    def step(carry):
-        theta, opt_state = carry
-        g = jax.grad(loss_of)(theta)
-        # optax mixes its integer counts with floats, also where the user wants no promotion
-        with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = tx.update(g, opt_state, theta)
-            return optax.apply_updates(theta, updates), opt_state
+    step = _step_of(tx, loss_of)
 
     def segment(carry, gap):
         # segments of unequal length are one scan all the same, so that reverse mode works
@@ -128,6 +121,39 @@ def _scan(model, objective, theta0, rest, plan, given, save):
     kept, moments, loss = rows
     loss = losses(loss_of, kept) if loss is None else loss
     return kept, moments, loss, ~all_finite(theta)
+
+
+def _step_of(tx: optax.GradientTransformation, loss_of: Callable[[Any], Any]) -> Callable[..., Any]:
+    """One step of the algorithm, of parameters and optimizer state."""
+
+    def step(carry):
+        theta, opt_state = carry
+        g = jax.grad(loss_of)(theta)
+        # optax mixes its integer counts with floats, also where the user wants no promotion
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = tx.update(g, opt_state, theta)
+            return optax.apply_updates(theta, updates), opt_state
+
+    return step
+
+
+def iterates(
+    model: AbstractModel, loss_of: Callable[[Any], Any], theta0: PyTree[Array], gaps: Array
+) -> PyTree[Array]:
+    """`theta0`, and theta after so many steps more each time; leaves with a leading axis.
+
+    `gaps`, integers of shape `(n,)`, may be traced, so that lanes of unequal length are one
+    program; no reverse mode is taken through it.
+    """
+    tx = model.optax()
+    step = _step_of(tx, loss_of)
+
+    def segment(carry, gap):
+        carry = jax.lax.fori_loop(0, gap, lambda _, carry: step(carry), carry)
+        return carry, carry[0]
+
+    _, rows = jax.lax.scan(segment, (theta0, tx.init(theta0)), gaps)
+    return jax.tree.map(lambda x, others: jnp.concatenate([x[None], others]), theta0, rows)
 
 
 def marks_of(steps: Any, ts: Any, name: str = "ts") -> np.ndarray:

@@ -6,3 +6,4 @@ from ._analysis.lyapunov import Lyapunov as Lyapunov, lyapunov as lyapunov
 from ._analysis.hold import Hypothesis as Hypothesis
 from ._analysis.convergence import Convergence as Convergence, convergence as convergence
 from ._analysis.rates import Fit as Fit, Parameter as Parameter
+from ._analysis.agreement import Agreement as Agreement, Errors as Errors, agreement as agreement
