@@ -116,15 +116,15 @@ def agreement(
     check_model(model, AbstractModel, "a model such as `idemodels.Adam(0.1)`")
     method = _METHOD if method is None else method
     check_method(method, model)
-    alphas = _checked_alphas(model, alphas, horizon)
+    rates = _checked_rates(model, alphas, horizon)
     check_count(marks, "marks")
     theta, rest = as_parameters(theta0)
     check_objective(objective, eqx.combine(theta, rest), args)
     base = Base(model, Held(objective, rest), theta, args)
     own = {name: float(np.asarray(decay.value)) for name, decay in decays_of(model).items()}
     grid = _checked_grid(own, over)
-    lanes = _lanes(alphas, own, grid)
-    steps = np.round(horizon / alphas).astype(int)
+    lanes = _lanes(rates, own, grid)
+    steps = np.round(horizon / rates).astype(int)
     at = _marks(np.round(horizon / lanes["learning_rate"]).astype(int), marks)
     with jax.ensure_compile_time_eval():
         leaves = {n: target_of(base, n, "over").leaves(base, x) for n, x in lanes.items()}
@@ -142,14 +142,14 @@ def agreement(
         )
         again, _, fine = _both(base, leaves, jnp.asarray(at), looser)
         doubt = _apart(path, again, okay & fine)[0]
-    A = alphas.size
+    A = rates.size
     of = lambda part: _errors(
-        alphas, error[part], relative[part], doubt[part], {n: lanes[n][part] for n in own}
+        rates, error[part], relative[part], doubt[part], {n: lanes[n][part] for n in own}
     )
     found = None
     if grid:
         found = relative[2 * A :].reshape(A, *(x.size for x in grid.values()))
-    return Agreement(alphas, steps, of(slice(0, A)), of(slice(A, 2 * A)), grid, found)
+    return Agreement(rates, steps, of(slice(0, A)), of(slice(A, 2 * A)), grid, found)
 
 
 def decays_of(model: AbstractModel) -> dict[str, Decay]:
@@ -230,7 +230,7 @@ def _apart(a: PyTree[Any], b: PyTree[Any], okay: Any) -> tuple[np.ndarray, np.nd
         return error, error / way
 
 
-def _checked_alphas(model: AbstractModel, alphas: Any, horizon: Any) -> np.ndarray:
+def _checked_rates(model: AbstractModel, alphas: Any, horizon: Any) -> np.ndarray:
     if callable(model.learning_rate):
         raise ValueError(
             "Argument `model` must have a constant learning rate, which `alphas` replace, but has "

@@ -1,6 +1,6 @@
 """How fast a loss falls along a path, and how fast a theorem says that it must."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -23,6 +23,8 @@ from .rows import check_trajectory, rows_of
 # A gap is known to so many roundings of the loss.
 _ROUNDINGS = 100.0
 _LEAST = 8
+# The KL exponent up to which PL is taken to hold: 1/2, and what a finite path adds.
+_PL_EXPONENT = 0.55
 
 
 class Convergence(eqx.Module):
@@ -32,8 +34,8 @@ class Convergence(eqx.Module):
         where the model is given, `(T,)`.
     - `fitted`: which rows are, `(T,)`: the tail, up to where rounding or 0 is reached.
     - `fits`: dict from the law to its [`Fit`][idemodels.analysis.Fit]; `best`: the one to prefer.
-    - `pl`: the Polyak-Lojasiewicz constant mu, the least $|g|^2/(2\\,\\mathrm{gap})$ along the path;
-        `None` without the objective.
+    - `pl`: the Polyak-Lojasiewicz constant mu, the least $|g|^2/(2\\,\\mathrm{gap})$ along the
+        path; `None` without the objective.
     - `kl`: the Kurdyka-Lojasiewicz exponent, the slope of ln |g| over ln gap on the fitted rows:
         1/2 where PL holds, 3/4 at the minimum of x^4; `None` without the objective.
     - `bound`: the theorem's bound of the gap, `(T,)`; `None` where there is none.
@@ -54,8 +56,8 @@ class Convergence(eqx.Module):
     bound_holds: bool | None
     theorem: str
     hypotheses: tuple[Hypothesis, ...]
-    source: str
     notes: tuple[str, ...]
+    source: str
 
     @property
     def fit(self) -> Fit:
@@ -87,12 +89,12 @@ def convergence(
     a law for relative noise of one size, and correlated scatter for fewer points; a path without
     noise scatters by what the law leaves out.
 
-    With the objective: the PL constant $\mu = \min |g|^2/(2 (L - \min L))$ and the KL exponent along
-    the path. With the model too, for RMSProp and AdaGrad without decay of the learning rate:
-    $L - \min L \le (L_0 - \min L) \exp(-2\mu\alpha s/(\sqrt{v_{max}} + \epsilon))$, with the largest
-    denominator along the path. Adam has no such bound: its loss need not fall. The theorem assumes
-    PL with one constant and a bounded second moment; where v falls towards 0 the true rate grows
-    without bound above that one.
+    With the objective: the PL constant $\mu = \min |g|^2/(2 (L - \min L))$ and the KL exponent
+    along the path. With the model too, for RMSProp and AdaGrad at a constant learning rate:
+    $L - \min L \le (L_0 - \min L)\,e^{-2\mu\alpha s/(\sqrt{v_{max}} + \epsilon)}$, with the
+    largest denominator along the path. Adam has no such bound: its loss need not fall. The theorem
+    assumes PL with one constant and a bounded second moment; where v falls towards 0 the true rate
+    grows without bound above that one.
 
     **Arguments:**
 
@@ -108,110 +110,112 @@ def convergence(
 
     **Raises:** `ValueError` for an argument that is not as above, or fewer than 8 rows to fit.
     """
+    _check(trajectory, tail, window, confidence)
+    s, loss = np.asarray(trajectory.ts, float), np.asarray(trajectory.loss, float)
+    along = None if objective is None else _measured(trajectory, model, objective, args)
+    loss = loss if along is None else along.loss
+    gap = loss - _least(objective, model, minimum, args)
+    eps = float(np.finfo(np.asarray(trajectory.loss).dtype).eps)
+    room = _ROUNDINGS * eps * float(np.max(np.abs(loss), initial=0.0, where=np.isfinite(loss)))
+    upper = _upper(s, gap, window)
+    rows = _tail(s, upper, room, tail)
+    fits = fit_laws(s[rows], upper[rows], confidence)
+    pl = kl = None
+    proved = _Proved(None, None, "", (of_the_equation(trajectory),), ())
+    if along is not None:
+        known = np.isfinite(gap) & (gap > room) & np.isfinite(along.gradient)
+        pl = float(np.min(along.gradient[known] ** 2 / (2.0 * gap[known]), initial=np.inf))
+        kl = order(gap[rows & known], along.gradient[rows & known])
+        if isinstance(model, RMSProp | AdaGrad):
+            proved = _rate(model, trajectory, along, gap, (pl, kl), room)
+    if model is not None and not isinstance(model, RMSProp | AdaGrad):
+        note = f"No rate is proved for {type(model).__name__}: its loss need not fall."
+        proved = proved._replace(notes=(note,))
+    return Convergence(s, gap, rows, fits, best(fits), pl, kl, *proved, trajectory.source)
+
+
+class _Proved(NamedTuple):
+    bound: np.ndarray | None
+    holds: bool | None
+    theorem: str
+    hypotheses: tuple[Hypothesis, ...]
+    notes: tuple[str, ...]
+
+
+class _Along(NamedTuple):
+    """Loss and gradient at every row; the largest and least denominator of all."""
+
+    loss: np.ndarray
+    gradient: np.ndarray
+    widest: float
+    narrowest: float
+
+
+def _rate(model: Any, trajectory: Trajectory, along: _Along, gap, measured, room) -> _Proved:
+    """The exponential bound along a path, and what it assumes."""
+    pl, kl = measured
+    found = f"mu = {pl:.3g} along the path, KL exponent {kl:.3g}"
+    # where the exponent is above 1/2 the constant falls to 0 with the gap
+    one_constant = bool(pl > 0) and not kl > _PL_EXPONENT
+    hypotheses = (
+        of_the_equation(trajectory),
+        Hypothesis("PL with one constant", one_constant, found),
+        constant_rate(model),
+        no_weight_decay(model),
+        Hypothesis("the second moment is bounded", True, f"its root by {along.widest:.3g}"),
+    )
+    notes = []
+    if along.narrowest < 0.1 * along.widest:
+        notes.append(
+            f"The root of the second moment goes from {along.widest:.2g} down to "
+            f"{along.narrowest:.2g}: the bound has the former, and the rate grows as it falls."
+        )
+    if not all_hold(hypotheses):
+        notes.append("The bound is not proved here: see `hypotheses`.")
+    bound = holds = None
+    if constant_rate(model).holds and trajectory.times is not None:
+        t = np.asarray(trajectory.times, float)
+        bound = gap[0] * np.exp(-2.0 * pl * (t - t[0]) / along.widest)
+        known = np.isfinite(gap)
+        holds = bool(np.all(gap[known] <= bound[known] * (1.0 + 1e-6) + room))
+    return _Proved(bound, holds, _THEOREM, hypotheses, tuple(notes))
+
+
+def _check(trajectory: Trajectory, tail: float, window: float, confidence: float) -> None:
     check_trajectory(trajectory)
-    for name, value, top in (("tail", tail, True), ("confidence", confidence, False)):
-        if not (0 < value < 1 or (top and value == 1)):
-            raise ValueError(
-                f"Argument `{name}` must lie in (0, 1{']' if top else ')'}, but is {value}."
-            )
+    if not 0 < tail <= 1:
+        raise ValueError(f"Argument `tail` must lie in (0, 1], but is {tail}.")
+    if not 0 < confidence < 1:
+        raise ValueError(f"Argument `confidence` must lie in (0, 1), but is {confidence}.")
     if not 0 <= window < np.inf:
         raise ValueError(f"Argument `window` must be 0 or more, and finite, but is {window}.")
     if trajectory.loss is None:
         raise ValueError(
-            "Argument `trajectory` must have losses, but has none. Pass one of `idemodels.solve` or "
-            "`idemodels.run_discrete`."
+            "Argument `trajectory` must have losses, but has none. Pass one of `idemodels.solve` "
+            "or `idemodels.run_discrete`."
         )
-    s, loss = np.asarray(trajectory.ts, float), np.asarray(trajectory.loss, float)
-    measured = None
-    if objective is not None:
-        measured = _measured(trajectory, model, objective, args)
-        loss = measured["loss"]
-    least = _least(objective, model, minimum, args)
-    gap = loss - least
-    rows = _tail(s, gap, loss, np.finfo(trajectory.loss.dtype).eps, tail, window)
-    upper = _upper(s, gap, window)
-    fits = fit_laws(s[rows], upper[rows], confidence)
-    pl = kl = bound = bound_holds = None
-    hypotheses: tuple[Hypothesis, ...] = (of_the_equation(trajectory),)
-    theorem, notes = "", []
-    if measured is not None:
-        g = measured["gradient"]
-        known = np.isfinite(gap) & (gap > _room(loss, trajectory)) & np.isfinite(g)
-        pl = float(np.min(g[known] ** 2 / (2.0 * gap[known]))) if known.any() else float("nan")
-        kl = order(gap[rows & known], g[rows & known])
-    if measured is not None and isinstance(model, RMSProp | AdaGrad):
-        theorem = _THEOREM
-        found = f"mu = {pl:.3g} along the path, KL exponent {kl:.3g}"
-        # where the exponent is above 1/2 the constant falls to 0 with the gap
-        steady = bool(pl > 0) and bool(kl < 0.55)
-        hypotheses += (
-            Hypothesis("PL with one constant", steady, found),
-            constant_rate(model),
-            no_weight_decay(model),
-            Hypothesis("the second moment is bounded", True, f"root {measured['widest']:.3g}"),
-        )
-        if constant_rate(model).holds:
-            t = np.asarray(trajectory.times, float) - float(trajectory.times[0])
-            bound = gap[0] * np.exp(-2.0 * pl * t / measured["widest"])
-            room = 1e-9 * abs(gap[0]) + _room(loss, trajectory)
-            bound_holds = bool(np.all(gap[known] <= bound[known] + room))
-        if measured["narrowest"] < 0.1 * measured["widest"]:
-            notes.append(
-                f"The root of the second moment falls from {measured['widest']:.2g} to "
-                f"{measured['narrowest']:.2g} along the path: the bound has the former, and the "
-                "rate grows as the root falls."
-            )
-    elif model is not None:
-        notes.append(f"No rate is proved for {type(model).__name__}: its loss need not fall.")
-    if theorem and not all_hold(hypotheses):
-        notes.append("The bound is not proved here: see `hypotheses`.")
-    return Convergence(
-        s,
-        gap,
-        rows,
-        fits,
-        best(fits),
-        pl,
-        kl,
-        bound,
-        bound_holds,
-        theorem,
-        hypotheses,
-        trajectory.source,
-        tuple(notes),
-    )
 
 
-def _tail(s, gap, loss, eps, tail, window) -> np.ndarray:
+def _tail(s: np.ndarray, upper: np.ndarray, room: float, tail: float) -> np.ndarray:
     """The rows to fit: the last part of those before rounding is reached."""
-    known = np.isfinite(gap)
-    room = _ROUNDINGS * eps * np.max(np.abs(loss[known]), initial=0.0)
-    large = _upper(s, gap, window) > room
-    # a gap that swings through 0 is no end: what counts is that it stays small
-    above = np.flatnonzero(known & large)
-    if above.size:
-        end = s[above[-1]]
-        rows = known & large & (s <= end) & (s >= end - tail * (end - s[0])) & (s > 0)
-        if np.count_nonzero(rows) >= _LEAST:
-            return rows
-    raise ValueError(
-        f"Argument `trajectory` must have {_LEAST} rows or more in its tail whose loss is above "
-        f"`minimum` by more than rounding ({room:.1e}), but has "
-        f"{int(np.count_nonzero(rows)) if above.size else 0}. Lower `minimum`, keep more rows, or "
-        "raise `tail`."
-    )
+    rows = np.zeros(s.size, bool)
+    large = np.isfinite(upper) & (upper > room)
+    if large.any():
+        end = s[np.flatnonzero(large)[-1]]
+        rows = large & (s <= end) & (s >= end - tail * (end - s[0])) & (s > 0)
+    if np.count_nonzero(rows) < _LEAST:
+        raise ValueError(
+            f"Argument `trajectory` must have {_LEAST} rows or more in its tail whose loss is "
+            f"above `minimum` by more than rounding ({room:.1e}), but has "
+            f"{np.count_nonzero(rows)}. Lower `minimum`, keep more rows, or raise `tail`."
+        )
+    return rows
 
 
 def _upper(s: np.ndarray, gap: np.ndarray, window: float) -> np.ndarray:
     """The largest gap over the last `window` steps."""
     first = np.searchsorted(s, s - window)
     return np.array([np.max(gap[i : j + 1]) for j, i in enumerate(first)])
-
-
-def _room(loss: np.ndarray, trajectory: Trajectory) -> float:
-    assert trajectory.loss is not None
-    eps = float(np.finfo(trajectory.loss.dtype).eps)
-    return _ROUNDINGS * eps * float(np.max(np.abs(loss[np.isfinite(loss)]), initial=0.0))
 
 
 def _least(objective: Any, model: Any, minimum: float | None, args: Any) -> float:
@@ -226,8 +230,7 @@ def _least(objective: Any, model: Any, minimum: float | None, args: Any) -> floa
     return float(objective(own) if args is None else objective(own, args))
 
 
-def _measured(trajectory: Trajectory, model: Any, objective: Any, args: Any) -> dict[str, Any]:
-    """Loss and gradient at every row, and with a model how wide its denominators get."""
+def _measured(trajectory: Trajectory, model: Any, objective: Any, args: Any) -> _Along:
     if model is None:
         first = jax.tree.map(lambda x: x[0] if eqx.is_inexact_array(x) else x, trajectory.theta)
         equation = point_of(_PLAIN, objective, first, args).equation
@@ -239,12 +242,13 @@ def _measured(trajectory: Trajectory, model: Any, objective: Any, args: Any) -> 
         equation = point_of(model, objective, rows.first, args).equation
         s, thetas, moments = rows.take(np.arange(rows.s.size))
     loss, gradient, widest, narrowest = _along(equation, model is not None, s, thetas, moments)
-    return {
-        "loss": np.asarray(loss, float),
-        "gradient": np.asarray(gradient, float),
-        "widest": float(np.nanmax(np.asarray(widest, float))),
-        "narrowest": float(np.nanmin(np.asarray(narrowest, float))),
-    }
+    widest, narrowest = np.asarray(widest, float), np.asarray(narrowest, float)
+    return _Along(
+        np.asarray(loss, float),
+        np.asarray(gradient, float),
+        float(np.nanmax(widest)),
+        float(np.nanmin(narrowest)),
+    )
 
 
 # Whose gradient is that of the loss alone.

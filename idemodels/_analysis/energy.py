@@ -46,9 +46,7 @@ class Law(NamedTuple):
 def law_of(model: AbstractModel) -> Law:
     """The one for a model."""
     if isinstance(model, Adam):
-        return Law(
-            _of_adam, _slack_of_adam, _ADAM, False, _adam_assumes, (_UNCORRECTED, _EPS)
-        )
+        return Law(_of_adam, _slack_of_adam, _ADAM, False, _adam_assumes, (_UNCORRECTED, _EPS))
     if isinstance(model, AdaGrad) and model.reading == "causal" and constant_rate(model).holds:
         return Law(_of_adagrad, None, _INVARIANT, True, _invariant_assumes, (_EPS,))
     if isinstance(model, RMSProp | AdaGrad):

@@ -67,7 +67,7 @@ class Linearization(eqx.Module):
     @property
     def growth(self) -> float:
         """The largest real part in `equation`, unit 1/step."""
-        return float(self.equation.real.max())
+        return float(np.max(np.real(self.equation)))
 
     @property
     def radius(self) -> float:

@@ -242,7 +242,11 @@ def _states(model: Any, trajectory: Trajectory) -> Any:
         return {"memory": kept.memory, "velocity": kept.velocity}
     kernels = [memory.kernel for memory in model.memories().values()]
     known = set(model.memories()) <= set(trajectory.moments)
-    if model.inertial or not known or not all(isinstance(k, Exponential | Constant) for k in kernels):
+    if (
+        model.inertial
+        or not known
+        or not all(isinstance(k, Exponential | Constant) for k in kernels)
+    ):
         return None
     as_states = lambda x: x[:, None] if eqx.is_inexact_array(x) else None
     memory = {n: jax.tree.map(as_states, trajectory.moments[n]) for n in model.memories()}
