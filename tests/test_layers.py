@@ -27,6 +27,7 @@ LAYERS = [
     "_sensitivity",
     "_sweep",
     "_analysis",
+    "analysis",
     "_plot",
     "_study",
     "_config",

@@ -82,7 +82,7 @@ def linearize(
     *,
     args: PyTree[Any] = None,
     moments: Any = None,
-    s: float | None = None,
+    s: Any = None,
     count: int = 5,
 ) -> Linearization:
     r"""The spectrum of the equation, and of the discrete algorithm's step map, at a point.

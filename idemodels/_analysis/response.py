@@ -132,7 +132,8 @@ def _has_mean(memory: Any) -> bool:
 
 
 def _like(moment: Any, g: PyTree[Array], name: str) -> PyTree[Array]:
-    moment = eqx.filter(jax.tree.map(jnp.asarray, moment), eqx.is_inexact_array)
+    as_array = lambda x: jnp.asarray(x) if eqx.is_inexact_array_like(x) else None
+    moment = jax.tree.map(as_array, moment)
     shapes = lambda tree: jax.tree.map(jnp.shape, tree)
     if jax.tree.structure(moment) != jax.tree.structure(g) or shapes(moment) != shapes(g):
         raise ValueError(
