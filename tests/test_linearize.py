@@ -1,11 +1,11 @@
 """Spectra against characteristic polynomials by hand, and against dense matrices."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import Bowl
 from jax.flatten_util import ravel_pytree
 
 import idemodels as ide
@@ -183,26 +183,6 @@ def test_a_direction_without_a_profile_has_the_spectrum_of_its_whole_jacobian():
         [[np.eye(5) - 0.1 * ALPHA * D @ H, -0.9 * ALPHA * D], [0.1 * H, 0.9 * np.eye(5)]]
     )
     assert close(found.discrete, np.linalg.eigvals(step)) < 1e-10
-
-
-class Bowl(eqx.Module):
-    """A parabola in a rotated frame, on a dict with a leaf that does not move."""
-
-    size: int
-
-    @property
-    def theta0(self):
-        return {"w": jnp.full((self.size // 2, 2), 0.5), "name": "held"}
-
-    def curvatures(self):
-        return 100.0 / (1.0 + np.arange(self.size)) ** 1.5
-
-    def __call__(self, theta):
-        x = theta["w"].reshape(-1)
-        u = jnp.sin(1.0 + jnp.arange(self.size, dtype=x.dtype))
-        u = u / jnp.linalg.norm(u)
-        y = x - 2.0 * u * jnp.vdot(u, x)  # Householder
-        return 0.5 * jnp.sum(jnp.asarray(self.curvatures()) * y * y)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "own"])

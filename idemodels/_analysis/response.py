@@ -77,7 +77,8 @@ def slope_of(memory: Any) -> Array:
 def check_step(model: AbstractModel, s: Any) -> None:
     """Raises if nothing is steady far from the start, and `s` does not say where else."""
     if s is not None:
-        if not is_concrete(s) or jnp.ndim(s) != 0 or not float(s) > 0:
+        number = isinstance(s, int | float) or (eqx.is_array(s) and s.ndim == 0)
+        if not number or not is_concrete(s) or not float(s) > 0:
             raise ValueError(
                 f"Argument `s` must be a positive number, since memories are empty at 0, but is "
                 f"{s!r}."

@@ -6,7 +6,7 @@ import numpy as np
 
 from .._analysis.agreement import agreement as measured, decays_of
 from .._plot import label
-from .base import Finding, colour, panels
+from .base import Finding, colour, panels, plain, telling
 
 # Learning rates below a case's own, each half of the last, and the decays of the map.
 _HALVINGS = 5
@@ -15,7 +15,7 @@ _OVER = {"b1": (0.0, 0.5, 0.9, 0.99), "b2": (0.9, 0.99, 0.999), "decay": (0.5, 0
 
 def agreement(title, pairs, keys):
     """The error of each case's model as its learning rate is halved, and a map over its decays."""
-    rows, notes, maps = [], [], []
+    rows, notes, maps, keys = [], [], [], telling(pairs, keys)
     for pair in pairs:
         alpha, steps = pair.values["learning_rate"], float(pair.discrete.path.ts[-1])
         start = jax.tree.map(lambda x: jnp.asarray(x[0]), pair.discrete.path.theta)
@@ -23,17 +23,19 @@ def agreement(title, pairs, keys):
         over = {name: _OVER[name] for name in decays_of(pair.model)}
         found = measured(pair.model, pair.objective, start, alphas, alpha * steps, over)
         maps.append((pair, found))
-        name = label(pair.values, ["model", "reading"])
+        name = label(pair.values, keys)
         for what, errors in (("decays", found.fixed_betas), ("memory", found.fixed_memory)):
-            rows += [_row(pair, what, found, errors, i) for i in range(alphas.size)]
+            rows += [_row(pair, keys, what, found, errors, i) for i in range(alphas.size)]
             notes.append(
                 f"{name}, fixed {what}: slope {errors.slope:.2f}; predicted "
                 f"{errors.predicted_slope:.2f}."
             )
-    widest = max(1, *(found.map is not None for _, found in maps))
-    with panels(title, widest + len(maps)) as (figure, (first, *others)):
+    with panels(title, 1 + sum(found.map is not None for _, found in maps)) as (
+        figure,
+        (first, *others),
+    ):
         for i, (pair, found) in enumerate(maps):
-            name = label(pair.values, ["model", "reading"])
+            name = label(pair.values, keys)
             for errors, ls, what in (
                 (found.fixed_betas, "-", "fixed decays"),
                 (found.fixed_memory, "--", "fixed memory times"),
@@ -44,15 +46,15 @@ def agreement(title, pairs, keys):
         first.set_xlabel(r"learning rate $\alpha$")
         first.set_ylabel(r"largest $|\theta(k) - \theta_k|$")
         first.set_title("error over the path")
-        for axes, (pair, found) in zip(others, maps, strict=True):
-            _draw_map(axes, label(pair.values, ["model", "reading"]), found)
+        mapped = [(pair, found) for pair, found in maps if found.map is not None]
+        for axes, (pair, found) in zip(others, mapped, strict=True):
+            _draw_map(axes, label(pair.values, keys), found)
     return Finding(rows, figure, notes)
 
 
-def _row(pair, what, found, errors, i):
+def _row(pair, keys, what, found, errors, i):
     return {
-        "model": pair.values["model"],
-        "reading": pair.values.get("reading", ""),
+        "case": plain(pair, keys),
         "fixed": what,
         "learning_rate": float(found.alphas[i]),
         "steps": int(found.steps[i]),

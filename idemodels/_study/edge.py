@@ -6,24 +6,24 @@ import numpy as np
 
 from .._analysis.stability import stability
 from .._plot import label
-from .base import Finding, colour, panels, positive
+from .base import Finding, colour, panels, plain, positive, telling
 
 
 def edge(title, pairs, keys):
     """Both paths of each case: the preconditioned sharpness over its threshold, and the loss."""
-    rows, notes = [], []
+    rows, notes, keys = [], [], telling(pairs, keys)
     with panels(title, 2) as (figure, (left, right)):
         for i, pair in enumerate(pairs):
             for j, side in enumerate((pair.equation, pair.discrete)):
                 path = jax.tree.map(jnp.asarray, side.path)
                 found = stability(pair.model, pair.objective, path)
                 who = ("equation", "discrete run")[j]
-                name = f"{who}: {label(pair.values, ['model', *keys])}"
+                name = f"{who}: {label(pair.values, keys)}"
                 shown = {"color": colour(2 * i + j), "ls": ("-", "--")[j], "label": name}
                 left.semilogy(found.ts, positive(found.ratio), **shown)
                 right.semilogy(found.ts, positive(np.asarray(side.path.loss)), **shown)
                 rows.append(_row(pair, keys, who, found, side.path))
-                notes.append(f"{label_plain(pair, keys)}: {found.statement}")
+                notes.append(f"{plain(pair, keys)}: {found.statement}")
         left.axhline(1.0, color="0.5", linewidth=0.9)
         left.set_title("preconditioned sharpness over its threshold")
         left.set_ylabel(r"$\lambda_{\max}(P^{-1} H)$ / threshold")
@@ -34,18 +34,11 @@ def edge(title, pairs, keys):
     return Finding(rows, figure, notes)
 
 
-def label_plain(pair, keys):
-    """Such as "adam b2=0.95"."""
-    shown = [f"{key}={pair.values[key]}" for key in keys if key in pair.values and key != "model"]
-    return " ".join([str(pair.values["model"]), *shown])
-
-
 def _row(pair, keys, who, found, path):
     known = np.isfinite(found.ratio)
     ratio, tail = found.ratio[known], known.sum() // 2
     return {
-        "model": pair.values["model"],
-        **{key: pair.values.get(key, "") for key in keys if key != "model"},
+        "case": plain(pair, keys),
         "path": who,
         "threshold": float(found.threshold[known][-1]),
         "first above at s": found.first_crossing,

@@ -6,7 +6,7 @@ import numpy as np
 
 from .._analysis.convergence import convergence
 from .._plot import label
-from .base import Finding, colour, decades, grouped, panels, positive
+from .base import Finding, colour, decades, grouped, panels, positive, telling
 
 # Oscillation is covered by the largest gap over so much of the papers' time.
 _WINDOW = 1.0
@@ -14,7 +14,7 @@ _WINDOW = 1.0
 
 def rates(title, pairs, keys):
     """A fit to both paths of each case, the proved bound, and the rates over the learning rate."""
-    rows = []
+    rows, names = [], [key for key in telling(pairs, keys) if key != "learning_rate"]
     with panels(title, 2) as (figure, (left, right)):
         for i, group in enumerate(grouped(pairs, keys, "learning_rate")):
             shown = {"color": colour(i), "ls": "-" if i < 7 else "--"}
@@ -23,7 +23,7 @@ def rates(title, pairs, keys):
                 rows += [_row(group.values, pair, *side) for side in sides.items()]
             equation = found[0]["equation"]
             t = np.asarray(group.pairs[0].equation.path.times)
-            name = label(group.pairs[0].values, ["model", *_others(keys)])
+            name = label(group.pairs[0].values, names)
             left.semilogy(t, positive(equation.gap), **shown, label=name)
             at = [pair.values["learning_rate"] for pair in group.pairs]
             for who, marker in (("equation", "."), ("discrete run", "x")):
@@ -38,10 +38,6 @@ def rates(title, pairs, keys):
         right.set_xlabel(r"learning rate $\alpha$")
         right.set_ylabel(r"rate $\omega / \alpha$, per unit of $t$")
     return Finding(rows, figure)
-
-
-def _others(keys):
-    return [key for key in keys if key not in ("learning_rate", "model")]
 
 
 def _both(pair):

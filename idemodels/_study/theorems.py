@@ -7,13 +7,12 @@ import numpy as np
 from .._analysis.lyapunov import lyapunov
 from .._analysis.theorems import theorems as table_of
 from .._plot import label
-from .base import Finding, colour, decades, panels, positive
-from .edge import label_plain
+from .base import Finding, colour, decades, panels, plain, positive, telling
 
 
 def theorems(title, pairs, keys):
     """The table for both paths of each case, and V and the gradient along the equation's."""
-    rows = []
+    rows, keys = [], telling(pairs, keys)
     with panels(title, 2) as (figure, (left, right)):
         for i, pair in enumerate(pairs):
             least = None if np.isnan(pair.least) else pair.least
@@ -21,13 +20,13 @@ def theorems(title, pairs, keys):
                 path = jax.tree.map(jnp.asarray, side.path)
                 found = table_of(pair.model, pair.objective, path, minimum=least)
                 rows += [
-                    {"case": label_plain(pair, keys), "path": who, **_brief(t)}
+                    {"case": plain(pair, keys), "path": who, **_brief(t)}
                     for t in found
                     if who == "equation" or t.applies or t.hypotheses[0].holds
                 ]
             path = jax.tree.map(jnp.asarray, pair.equation.path)
             energy = lyapunov(pair.model, path, pair.objective)
-            name = label(pair.values, ["model", *keys])
+            name = label(pair.values, keys)
             shown = {"color": colour(i), "ls": "-" if i < 7 else "--", "label": name}
             V = energy.value
             if not energy.constant:
