@@ -237,8 +237,12 @@ def _rise(value: np.ndarray, loss: np.ndarray, constant: bool) -> tuple[float, i
 
 def _states(model: Any, trajectory: Trajectory) -> Any:
     """The memories' states at every row, as far as the path tells them."""
-    if trajectory.states is not None:
-        kept = trajectory.states
+    kept = trajectory.states
+    if kept is not None:
+        orders = {n: m.markov.state_space()[1].size for n, m in model.memories().items()}
+        sizes = {n: jax.tree.leaves(kept.memory[n])[0].shape[1] for n in kept.memory}
+        if orders != sizes or (model.inertial and kept.velocity is None):
+            return None
         return {"memory": kept.memory, "velocity": kept.velocity}
     kernels = [memory.kernel for memory in model.memories().values()]
     known = set(model.memories()) <= set(trajectory.moments)

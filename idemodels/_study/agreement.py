@@ -30,25 +30,26 @@ def agreement(title, pairs, keys):
                 f"{name}, fixed {what}: slope {errors.slope:.2f}; predicted "
                 f"{errors.predicted_slope:.2f}."
             )
-    with panels(title, 1 + sum(found.map is not None for _, found in maps)) as (
+    with panels(title, 1 + len([one for _, one in maps if one.map is not None])) as (
         figure,
         (first, *others),
     ):
-        for i, (pair, found) in enumerate(maps):
+        for i, (pair, one) in enumerate(maps):
             name = label(pair.values, keys)
             for errors, ls, what in (
-                (found.fixed_betas, "-", "fixed decays"),
-                (found.fixed_memory, "--", "fixed memory times"),
+                (one.fixed_betas, "-", "fixed decays"),
+                (one.fixed_memory, "--", "fixed memory times"),
             ):
                 shown = {"color": colour(i), "ls": ls, "label": f"{name}, {what}"}
-                first.loglog(found.alphas, errors.error, marker=".", **shown)
-        first.loglog(found.alphas, found.alphas, color="0.6", lw=0.9, label=r"slope 1: $\alpha$")
+                first.loglog(one.alphas, errors.error, marker=".", **shown)
+        alphas = maps[0][1].alphas
+        first.loglog(alphas, alphas, color="0.6", lw=0.9, label=r"slope 1: $\alpha$")
         first.set_xlabel(r"learning rate $\alpha$")
         first.set_ylabel(r"largest $|\theta(k) - \theta_k|$")
         first.set_title("error over the path")
-        mapped = [(pair, found) for pair, found in maps if found.map is not None]
-        for axes, (pair, found) in zip(others, mapped, strict=True):
-            _draw_map(axes, label(pair.values, keys), found)
+        mapped = [(pair, one) for pair, one in maps if one.map is not None]
+        for axes, (pair, one) in zip(others, mapped, strict=True):
+            _draw_map(axes, label(pair.values, keys), one)
     return Finding(rows, figure, notes)
 
 

@@ -32,6 +32,8 @@ def rates(title, pairs, keys):
         right.plot([], [], "x", color="0.35", label="discrete run")
         decades(left, 14)
         left.set_title("loss gap along the equation, smallest rate")
+        left.set_xscale("log")
+        right.set_yscale("log")
         left.set_xlabel(r"time $t = \alpha s$")
         left.set_ylabel(r"$L - \min L$")
         right.set_title("where an exponential fits best")
