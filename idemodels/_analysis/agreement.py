@@ -1,6 +1,7 @@
 """How far the equation is from the discrete run as the learning rate falls."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -79,9 +80,9 @@ def agreement(
     model: AbstractModel,
     objective: Objective,
     theta0: Theta,
-    alphas: Sequence[float],
+    alphas: Any,
     horizon: float,
-    over: Mapping[str, Sequence[float]] | None = None,
+    over: Mapping[str, Any] | None = None,
     *,
     args: PyTree[Any] = None,
     method: AbstractMethod | None = None,
@@ -107,7 +108,7 @@ def agreement(
         are left out stay.
     - `method`: `None` is `Markov(rtol=1e-9, atol=1e-12)`.
     - `marks`: at how many steps both are compared: evenly in their logarithm, from the first on.
-    - `recheck`: whether to solve again at 10 times the tolerance.
+    - `recheck`: whether to solve again at 10 times the tolerance, all but the map.
 
     **Returns:** an [`Agreement`][idemodels.analysis.Agreement].
 
@@ -132,17 +133,13 @@ def agreement(
     leaves = jax.tree.map(lambda x: jnp.asarray(x, dtype), leaves)
     path, run, okay = _both(base, leaves, jnp.asarray(at), method)
     error, relative = _apart(path, run, okay)
+    A = rates.size
     doubt = np.full(error.size, np.nan)
     if recheck and isinstance(method, Markov):
-        looser = Markov(
-            method.solver,
-            rtol=10 * method.rtol,
-            atol=10 * method.atol,
-            max_steps=method.max_steps,
-        )
-        again, _, fine = _both(base, leaves, jnp.asarray(at), looser)
-        doubt = _apart(path, again, okay & fine)[0]
-    A = rates.size
+        looser = replace(method, rtol=10 * method.rtol, atol=10 * method.atol)
+        ahead = lambda tree: jax.tree.map(lambda x: x[: 2 * A], tree)  # all but the map
+        again, _, fine = _both(base, ahead(leaves), jnp.asarray(at[: 2 * A]), looser)
+        doubt[: 2 * A] = _apart(ahead(path), again, ahead(okay) & fine)[0]
     of = lambda part: _errors(
         rates, error[part], relative[part], doubt[part], {n: lanes[n][part] for n in own}
     )

@@ -72,7 +72,7 @@ def _draw_map(axes, name, found):
 
     cells = found.map.reshape(found.alphas.size, -1).T
     colours = ListedColormap(["#009E73", "#F0E442", "#D55E00"], name="grade")
-    colours.set_bad("#bbbbbb")
+    colours = colours.with_extremes(bad="#bbbbbb")
     axes.grid(visible=False)
     axes.imshow(
         np.ma.masked_invalid(np.maximum(cells, 1e-12)),
