@@ -81,7 +81,8 @@ def _draw_map(axes, name, found):
         aspect="auto",
     )
     for (j, i), value in np.ndenumerate(cells):
-        axes.text(i, j, f"{100 * value:.2g}", ha="center", va="center", fontsize=7)
+        text = f"{100 * value:.2g}" if np.isfinite(value) else "failed"
+        axes.text(i, j, text, ha="center", va="center", fontsize=7)
     axes.set_xticks(range(found.alphas.size), [f"{a:.3g}" for a in found.alphas], rotation=45)
     words = [", ".join(f"{x:g}" for x in row) for row in _rows_of(found.over)]
     axes.set_yticks(range(len(words)), words)
