@@ -23,6 +23,7 @@ def adam():
     )
 
 
+@pytest.mark.slow
 def test_the_errors_are_those_of_single_runs(adam):
     assert adam.steps.tolist() == [40, 80, 160]
     (marks,) = _marks(np.array([80]), 30)
@@ -129,6 +130,7 @@ def tables():
     return [analysis.theorems(model, objective, x) for x in (path, run)]
 
 
+@pytest.mark.slow
 def test_each_theorem_has_hypotheses_bound_and_measurement(tables):
     descent, lasalle, rate, edge = tables[0]
     assert "Heredia (2024), arXiv:2411.09734" in descent.name
@@ -145,6 +147,7 @@ def test_each_theorem_has_hypotheses_bound_and_measurement(tables):
     assert all(row.row().keys() == edge.row().keys() for row in tables[0])
 
 
+@pytest.mark.slow
 def test_along_the_discrete_run_those_of_the_equation_do_not_apply(tables):
     descent, lasalle, rate, edge = tables[1]
     assert [row.applies for row in (descent, lasalle, rate)] == [False] * 3

@@ -133,7 +133,8 @@ def test_what_the_rate_assumes_is_told_where_it_fails(adagrad):
     assert [h.holds for h in decaying.hypotheses if h.text.startswith("the learning")] == [False]
 
 
-def test_a_degenerate_minimum_has_no_pl_constant(adagrad):
+@pytest.mark.slow
+def test_a_degenerate_minimum_has_no_pl_constant():
     model = ide.RMSProp(0.01, 0.99)
     ts = np.arange(0, 41, 2)
     run = ide.run_discrete(model, quartic, 1.0, 40, ts=ts)
@@ -141,6 +142,7 @@ def test_a_degenerate_minimum_has_no_pl_constant(adagrad):
     assert [h.holds for h in found.hypotheses if h.text.startswith("PL")] == [False]
 
 
+@pytest.mark.slow
 def test_adam_has_no_proved_rate():
     model = ide.Adam(0.1)
     run = ide.run_discrete(model, ide.Quadratic(), 1.0, 40)

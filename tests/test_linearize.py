@@ -55,8 +55,16 @@ def close(found, wanted):
     return np.max(np.abs(ordered(found) - ordered(wanted)))
 
 
-@pytest.mark.parametrize("dim", [1, 5])
-@pytest.mark.parametrize("name", MODELS)
+FEW = ("adam", "adamw-l2", "rmsprop", "adagrad", "second-order")
+SPECTRA = [(name, 5) for name in FEW] + [
+    pytest.param(name, dim, marks=pytest.mark.slow)
+    for name in MODELS
+    for dim in (1, 5)
+    if dim == 1 or name not in FEW
+]
+
+
+@pytest.mark.parametrize(("name", "dim"), SPECTRA)
 def test_spectra_on_a_quadratic_are_those_by_hand(name, dim):
     model, curvature = MODELS[name], CURVATURE[dim]
     theta, minimum = np.full(dim, 2.0), np.linspace(0.0, 1.0, dim)
@@ -81,6 +89,7 @@ def test_spectra_on_a_quadratic_are_those_by_hand(name, dim):
     assert found.radius == pytest.approx(np.abs(discrete).max(), abs=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adam", "adamw-l2", "rmsprop", "second-order"])
 def test_the_step_map_is_that_of_optax_at_rest(name):
     model, curvature = MODELS[name], CURVATURE[5]
@@ -133,6 +142,7 @@ def test_the_threshold_parts_runs_that_converge_from_those_that_diverge(b1):
         assert (whole > half > 1.0) if grows else (whole < half < 1.0)
 
 
+@pytest.mark.slow
 def test_rmsprop_breaks_at_two_over_alpha_whatever_its_memory():
     for decay in (0.5, 0.999):
         found = analysis.linearize(ide.RMSProp(0.1, decay), ide.Quadratic(), 1.0)
@@ -185,6 +195,7 @@ def test_a_direction_without_a_profile_has_the_spectrum_of_its_whole_jacobian():
     assert close(found.discrete, np.linalg.eigvals(step)) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["adamw", "own"])
 def test_beyond_400_parameters_the_leading_ones_are_found_by_products(kind):
     bowl = Bowl(420)
@@ -225,7 +236,7 @@ def test_lanczos_finds_the_top_of_the_digits_network():
     np.testing.assert_allclose(found.preconditioned, dense, rtol=1e-6)
 
 
-@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_lanczos_finds_close_and_equal_eigenvalues_and_an_invariant_start(count):
     values = np.concatenate([[5.0, 5.0, 4.999], np.linspace(-7.0, 4.0, 97)])
     Q = np.linalg.qr(np.random.default_rng(0).normal(size=(100, 100)))[0]
@@ -277,6 +288,7 @@ def test_what_cannot_be_linearised_is_told_by_name(arguments, said):
         analysis.linearize(**given)
 
 
+@pytest.mark.slow
 def test_a_large_model_without_a_profile_and_a_hessian_that_is_not_symmetric_are_refused():
     bowl = Bowl(402)
     with pytest.raises(ValueError, match="diagonal, not negative and of one profile"):

@@ -25,7 +25,7 @@ def flow(model, objective=BOWL, theta0=1.0, steps=100.0, rows=101, method=TIGHT)
 @pytest.fixture(scope="module")
 def adam():
     model = ide.Adam(0.1, b2=0.99)
-    return model, flow(model, rows=2001)
+    return model, flow(model, rows=601)
 
 
 def test_the_energy_of_adam_is_that_by_hand(adam):
@@ -41,8 +41,8 @@ def test_the_energy_of_adam_is_that_by_hand(adam):
 def test_the_derivative_is_that_of_the_value_and_below_its_bound(adam):
     found = analysis.lyapunov(*adam, BOWL)
     slope = np.gradient(found.value, found.ts, edge_order=2)
-    # central differences at a distance of 1/20 step
-    assert np.max(np.abs(slope - found.derivative)) < 1e-3 * np.max(np.abs(slope))
+    # central differences at a distance of 1/6 step
+    assert np.max(np.abs(slope - found.derivative)[3:]) < 1e-2 * np.max(np.abs(slope))
     assert np.all(found.derivative <= found.bound + 1e-12)
     assert found.applies
     assert found.falls
@@ -104,6 +104,7 @@ LAWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAWS)
 def test_it_falls_on_the_papers_parabola(name):
     model = LAWS[name]
@@ -130,7 +131,7 @@ def test_it_falls_on_all_of_the_papers_problems(objective, name, alpha):
 
 def test_the_invariant_of_causal_adagrad_stays():
     model = ide.AdaGrad(0.1, reading="causal", l2=0.2)
-    method = ide.Markov(dfx.Dopri8(), rtol=1e-11, atol=1e-14)
+    method = ide.Markov(dfx.Tsit5(), rtol=1e-11, atol=1e-14)
     found = analysis.lyapunov(model, flow(model, steps=200.0, method=method), BOWL)
     assert found.constant
     assert found.applies
@@ -140,6 +141,7 @@ def test_the_invariant_of_causal_adagrad_stays():
     assert not found.must_fall.any()
 
 
+@pytest.mark.slow
 def test_the_limit_set_is_stationary():
     model = ide.AdaGrad(1.0)
     found = analysis.lyapunov(model, flow(model, steps=100.0), BOWL)
@@ -149,7 +151,7 @@ def test_the_limit_set_is_stationary():
 
 def test_a_discrete_run_is_told_from_a_solved_path(adam):
     model, path = adam
-    run = ide.run_discrete(model, BOWL, 1.0, 100)
+    run = ide.run_discrete(model, BOWL, 1.0, 600)
     found = analysis.lyapunov(model, run, BOWL)
     assert (found.source, analysis.lyapunov(model, path).source) == ("discrete", "equation")
     assert not found.applies
@@ -192,6 +194,7 @@ def own(direction=as_adam, kernel=None):
     return ide.MemoryModel({"m": m, "v": v}, direction, 0.1)
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_has_the_energy_of_its_first_moment_and_no_theorem():
     model, adam = own(), ide.Adam(0.1, b2=0.99, rate="matched")
     path = flow(adam, rows=41)
@@ -205,6 +208,7 @@ def test_a_model_of_ones_own_has_the_energy_of_its_first_moment_and_no_theorem()
     assert "memory 'm'" in found.statement
 
 
+@pytest.mark.slow
 def test_without_such_a_memory_it_is_the_loss():
     model = own(kernel=ide.SecondOrder(0.9))
     path = flow(ide.Adam(0.1), rows=11)

@@ -2,15 +2,17 @@
 
 import diffrax as dfx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import idemodels as ide
 from idemodels._plot import Pair, Side, rendered
 from idemodels._study import STUDIES
+from idemodels._study.base import plain, telling
 
 BOWL = ide.Quadratic(2.0, 4.0)
+K = np.zeros(1)
+SIDE = Side(ide.Trajectory.from_arrays(K, K), K)
 METHOD = ide.Markov(dfx.Tsit5(), rtol=1e-8, atol=1e-11)
 MODELS = {
     "rmsprop": lambda alpha, b: ide.RMSProp(alpha, b),
@@ -18,10 +20,10 @@ MODELS = {
 }
 
 
-def pair(kind, alpha, b, steps=40):
+def pair(kind, alpha, b, steps=40, solved=True):
     model, ts = MODELS[kind](alpha, b), np.arange(steps + 1.0)
-    path = ide.solve(model, BOWL, 1.0, ts, method=METHOD)
     run = ide.run_discrete(model, BOWL, 1.0, steps)
+    path = ide.solve(model, BOWL, 1.0, ts, method=METHOD) if solved else run
     equation, discrete = jax.device_get([Side(x, 2 * (x.theta - 4)) for x in (path, run)])
     error = np.abs(equation.path.theta - discrete.path.theta)
     name = "decay" if kind == "rmsprop" else "b2"
@@ -43,7 +45,8 @@ def checked(name, pairs, keys):
     return found
 
 
-def test_rates_are_per_unit_of_time_beside_the_proved_bound(pairs):
+def test_rates_are_per_unit_of_time_beside_the_proved_bound():
+    pairs = [pair("rmsprop", 0.1, b, solved=False) for b in (0.9, 0.99)]
     found = checked("rates", pairs, ["decay"])
     assert len(found.rows) == 4
     assert {row["path"] for row in found.rows} == {"equation", "discrete run"}
@@ -84,10 +87,9 @@ def test_the_agreement_of_a_case_has_slopes_and_a_map():
     assert all(row["solver error"] < 0.1 * row["error"] for row in found.rows)
 
 
-def test_a_study_names_what_tells_cases_of_one_model_apart(pairs):
-    from idemodels._study.base import plain, telling
-
-    mixed = [*pairs, pair("adam", 0.1, 0.99)]
-    assert telling(mixed, ["model", "decay", "b2", "learning_rate"]) == ["model", "decay"]
-    assert plain(pairs[0], ["model", "decay"]) == "rmsprop decay=0.9"
-    assert jnp.size(pairs[0].equation.path.theta) == 41
+def test_a_study_names_what_tells_cases_of_one_model_apart():
+    of = lambda model, **values: Pair({"model": model, **values}, SIDE, SIDE, K, K)
+    mixed = [of("adam", b2=0.9), of("rmsprop", b=0.5), of("rmsprop", b=0.9)]
+    assert telling(mixed, ["model", "b", "b2"]) == ["model", "b"]
+    assert plain(mixed[1], ["model", "b"]) == "rmsprop b=0.5"
+    assert plain(mixed[0], ["model", "b"]) == "adam"
