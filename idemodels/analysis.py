@@ -9,6 +9,7 @@ from ._analysis.convergence import Convergence as Convergence, convergence as co
 from ._analysis.hold import Hypothesis as Hypothesis
 from ._analysis.linearize import Linearization as Linearization, linearize as linearize
 from ._analysis.lyapunov import Lyapunov as Lyapunov, lyapunov as lyapunov
+from ._analysis.rate_table import rate_table as rate_table
 from ._analysis.rates import Fit as Fit, Parameter as Parameter
 from ._analysis.stability import Stability as Stability, stability as stability
 from ._analysis.theorems import Theorem as Theorem, theorems as theorems

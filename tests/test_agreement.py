@@ -166,3 +166,36 @@ def test_without_a_theorem_the_table_says_so():
     rows = analysis.theorems(model, ide.Quadratic(), run)
     assert [row.name for row in rows] == ["no theorem for this model", "LaSalle: |g| tends to 0"]
     assert rows[0].row()["kept"] == "-"
+
+
+@pytest.mark.slow
+def test_rates_over_a_grid_are_those_of_single_paths():
+    over = {"decay": [0.99, 0.999], "learning_rate": [0.02, 0.01]}
+    rows = analysis.rate_table(ide.RMSProp(0.1), ide.Quadratic(), 1.0, 200, over, method=QUICK)
+    assert len(rows) == 8
+    assert [row["path"] for row in rows] == ["equation", "discrete"] * 4
+    for row in (rows[3], rows[4]):
+        model = ide.RMSProp(row["learning_rate"], row["decay"])
+        if row["path"] == "equation":
+            path = ide.solve(model, ide.Quadratic(), 1.0, np.arange(201.0), method=QUICK)
+        else:
+            path = ide.run_discrete(model, ide.Quadratic(), 1.0, 200)
+        fit = analysis.convergence(path, objective=ide.Quadratic()).fit
+        assert row["law"] == fit.law
+        assert row["rate"] == pytest.approx(fit.rate.value, rel=1e-4)
+        assert row["low"] < row["rate"] < row["high"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (dict(steps=0), "`steps` must be a positive integer, but is 0."),
+        (dict(over={}), "`over` must have a list of numbers for each name, but is {}."),
+        (dict(over={"b3": [0.9]}), "`over` must have names of what there is, .* but has 'b3'."),
+    ],
+)
+def test_arguments_of_a_rate_table_are_told_by_name(options, said):
+    given = dict(model=ide.Adam(0.1), objective=ide.Quadratic(), theta0=1.0)
+    given |= dict(steps=10, over={"b1": [0.9]}) | options
+    with pytest.raises(ValueError, match=said):
+        analysis.rate_table(**given)

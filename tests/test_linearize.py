@@ -296,3 +296,17 @@ def test_a_large_model_without_a_profile_and_a_hessian_that_is_not_symmetric_are
     skewed = own(as_adam, transform=lambda g: jax.tree.map(lambda x: jnp.roll(x, 1), g))
     with pytest.raises(ValueError, match="must not transform the gradient"):
         analysis.linearize(skewed, bowl, bowl.theta0)
+
+
+def test_an_oscillation_may_break_before_the_flip():
+    memories = {
+        "m": ide.Memory(ide.SecondOrder(0.9), lambda g: g),
+        "v": ide.Memory(ide.Exponential(0.1), lambda g: g**2),
+    }
+    model, v = own(as_adam, memories), {"v": jnp.ones(())}
+    found = analysis.linearize(model, ide.Quadratic(1.0, 0.0), 1.0, moments=v)
+    for factor, grows in ((0.995, False), (1.005, True)):
+        h = factor * found.threshold
+        at = analysis.linearize(model, ide.Quadratic(h, 0.0), 1.0, moments=v)
+        assert (at.radius > 1) is grows
+        assert np.all(np.abs(np.imag(at.discrete[np.abs(at.discrete) == at.radius])) > 0)

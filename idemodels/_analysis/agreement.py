@@ -12,15 +12,13 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._checks import check_count, check_positive
-from .._discrete import iterates
-from .._equation import cast, dtype_of
 from .._method import AbstractMethod, Markov
 from .._model import AbstractModel, Decay
 from .._parameters import as_parameters, check_model, check_objective
-from .._results import is_okay
-from .._solve import Held, check_method, solve
-from .._target import Base, target_of
+from .._solve import Held, check_method
+from .._target import Base
 from .._types import Objective, Theta
+from .lanes import both, leaves_of
 from .order import order
 
 _METHOD = Markov(rtol=1e-9, atol=1e-12)
@@ -127,26 +125,21 @@ def agreement(
     lanes = _lanes(rates, own, grid)
     steps = np.round(horizon / rates).astype(int)
     at = _marks(np.round(horizon / lanes["learning_rate"]).astype(int), marks)
-    with jax.ensure_compile_time_eval():
-        leaves = {n: target_of(base, n, "over").leaves(base, x) for n, x in lanes.items()}
-    dtype = dtype_of(theta)
-    leaves = jax.tree.map(lambda x: jnp.asarray(x, dtype), leaves)
-    path, run, okay = _both(base, leaves, jnp.asarray(at), method)
-    error, relative = _apart(path, run, okay)
+    leaves = leaves_of(base, lanes)
+    found = both(base, leaves, jnp.asarray(at), method)
+    error, relative = _apart(found.path, found.run, found.okay)
     A = rates.size
     doubt = np.full(error.size, np.nan)
     if recheck and isinstance(method, Markov):
         looser = replace(method, rtol=10 * method.rtol, atol=10 * method.atol)
         ahead = lambda tree: jax.tree.map(lambda x: x[: 2 * A], tree)  # all but the map
-        again, _, fine = _both(base, ahead(leaves), jnp.asarray(at[: 2 * A]), looser)
-        doubt[: 2 * A] = _apart(ahead(path), again, ahead(okay) & fine)[0]
+        again = both(base, ahead(leaves), jnp.asarray(at[: 2 * A]), looser)
+        doubt[: 2 * A] = _apart(ahead(found.path), again.path, ahead(found.okay) & again.okay)[0]
     of = lambda part: _errors(
         rates, error[part], relative[part], doubt[part], {n: lanes[n][part] for n in own}
     )
-    found = None
-    if grid:
-        found = relative[2 * A :].reshape(A, *(x.size for x in grid.values()))
-    return Agreement(rates, steps, of(slice(0, A)), of(slice(A, 2 * A)), grid, found)
+    cells = relative[2 * A :].reshape(A, *(x.size for x in grid.values())) if grid else None
+    return Agreement(rates, steps, of(slice(0, A)), of(slice(A, 2 * A)), grid, cells)
 
 
 def decays_of(model: AbstractModel) -> dict[str, Decay]:
@@ -188,32 +181,6 @@ def _marks(steps: np.ndarray, marks: int) -> np.ndarray:
     even = np.geomspace(1.0, steps, count, axis=1)
     inner = np.maximum(np.round(even).astype(int), np.arange(1, count + 1))
     return np.concatenate([np.zeros((steps.size, 1), int), inner], axis=1)
-
-
-@eqx.filter_jit
-def _both(base: Base, leaves: Any, at: Any, method: AbstractMethod):
-    """Equation and discrete run of every lane at its marks, and whether the solve succeeded."""
-    dtype = dtype_of(base.theta0)
-
-    def lane(values, marks):
-        changed = base
-        for name, value in values.items():
-            changed = target_of(base, name, "over").put(changed, value)
-        args = () if base.args is None else (base.args,)
-        path = solve(
-            changed.model,
-            base.objective,
-            base.theta0,
-            marks.astype(dtype),
-            args=base.args,
-            method=method,
-            throw=False,
-        )
-        loss = lambda theta: base.objective(theta, *args)
-        run = iterates(cast(changed.model, dtype), loss, base.theta0, jnp.diff(marks))
-        return path.theta, run, is_okay(path.result)
-
-    return jax.vmap(lane)(leaves, at)
 
 
 def _apart(a: PyTree[Any], b: PyTree[Any], okay: Any) -> tuple[np.ndarray, np.ndarray]:

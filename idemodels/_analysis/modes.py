@@ -9,7 +9,11 @@ from .._model import AbstractModel, MemoryModel
 from .response import moving, slope_of
 
 # Curvatures at which it is asked whether an oscillation breaks before the flip does.
-_GRID, _HALVINGS = 60, 60
+_GRID, _HALVINGS = 100, 60
+# Where there is no flip they are looked for up to here.
+_FAR = 1e12
+# A multiplier of size 1, but for rounding.
+_ONE = 1.0 + 1e-12
 
 
 class Modes(NamedTuple):
@@ -40,20 +44,19 @@ class Modes(NamedTuple):
         one = np.eye(len(M0))
         at_0, at_1 = np.linalg.det(M0 + one), np.linalg.det(M0 + M1 + one)
         flip = -at_0 / (at_1 - at_0) if at_1 != at_0 else np.inf
-        if not 0 < flip < np.inf:
-            return float("inf") if flip > 0 else 0.0
-        below = flip * np.geomspace(1e-4, 1.0 - 1e-9, _GRID)
-        broken = self.radius(below) > 1.0 + 1e-12
+        top = flip if 0 < flip < np.inf else _FAR
+        below = top * np.geomspace(1e-4 if top == flip else 1e-18, 1.0 - 1e-9, _GRID)
+        broken = self.radius(below) > _ONE
         if not broken.any():
-            return float(flip)
+            return float(top) if top == flip else float("inf")
         i = int(np.argmax(broken))
         low, high = (below[i - 1] if i else 0.0), below[i]
         for _ in range(_HALVINGS):
             middle = 0.5 * (low + high)
-            low, high = (low, middle) if self.radius(middle) > 1.0 + 1e-12 else (middle, high)
+            low, high = (low, middle) if self.radius(middle) > _ONE else (middle, high)
         return float(high)
 
-    def radius(self, h: Any) -> np.ndarray:
+    def radius(self, h: Any) -> Any:
         """The largest multiplier in size, shape of `h`."""
         return np.abs(self.multipliers(h)).max(axis=-1)
 
