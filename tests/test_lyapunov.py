@@ -1,8 +1,7 @@
 """Energies that fall, one that stays, and those of which nothing is proved."""
 
-import dataclasses
-
 import diffrax as dfx
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,7 +119,7 @@ def test_it_falls_on_the_papers_parabola(name):
 @pytest.mark.parametrize("alpha", [0.1, 0.01])
 def test_it_falls_on_all_of_the_papers_problems(objective, name, alpha):
     model = LAWS.get(name, ide.Adam(0.1))
-    model = dataclasses.replace(model, learning_rate=np.asarray(alpha))
+    model = eqx.tree_at(lambda m: m.learning_rate, model, np.asarray(alpha))
     case = OBJECTIVES[objective]
     method = ide.Markov(rtol=1e-8, atol=1e-11)
     path = flow(model, case.objective, case.theta0, 200.0, 401, method)
