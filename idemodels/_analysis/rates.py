@@ -27,7 +27,8 @@ class Fit:
 
     - `law`: "exponential", $A e^{-\omega (s - s_1)}$; "exponential with floor", the same $+ B$;
         "power", $A\,((s + s_0)/(s_1 + s_0))^{-p}$.
-    - `rate`: $\omega$, unit 1/step, or the exponent p; a [`Parameter`][].
+    - `rate`: $\omega$, unit 1/step, or the exponent p; a
+        [`Parameter`][idemodels.analysis.Parameter].
     - `start`: $s_1$, the first step that was fitted.
     - `amplitude`, `floor`, `shift`: A, B and $s_0$; 0 where the law has none.
     - `deviation`: the standard deviation of $\ln y$ about the law.
