@@ -113,17 +113,24 @@ def test_it_falls_on_the_papers_parabola(name):
     assert np.all(found.derivative <= 1e-9)
 
 
+PROBLEMS = {n: (case.objective, case.theta0) for n, case in OBJECTIVES.items() if n != "rosenbrock"}
+PROBLEMS |= {
+    "regression": (ide.LinearRegression(), 0.0),
+    "tilted": (ide.TiltedDoubleWell(1.5), -1.5),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", [n for n in OBJECTIVES if n != "rosenbrock"])
+@pytest.mark.parametrize("objective", PROBLEMS)
 @pytest.mark.parametrize("name", ["adam", "adam-b1-0", "adam-matched-l2", "rmsprop", "adagrad"])
 @pytest.mark.parametrize("alpha", [0.1, 0.01])
 def test_it_falls_on_all_of_the_papers_problems(objective, name, alpha):
     model = LAWS.get(name, ide.Adam(0.1))
     model = eqx.tree_at(lambda m: m.learning_rate, model, np.asarray(alpha))
-    case = OBJECTIVES[objective]
+    problem, theta0 = PROBLEMS[objective]
     method = ide.Markov(rtol=1e-8, atol=1e-11)
-    path = flow(model, case.objective, case.theta0, 200.0, 401, method)
-    found = analysis.lyapunov(model, path, case.objective)
+    path = flow(model, problem, theta0, 200.0, 401, method)
+    found = analysis.lyapunov(model, path, problem)
     assert found.applies
     assert found.rise < 1e-7
 
