@@ -1,5 +1,6 @@
 """AdaGrad, RMSProp and Adam as differential equations with memory, in JAX."""
 
+from . import analysis as analysis
 from ._compare import Comparison as Comparison, compare as compare
 from ._discrete import run_discrete as run_discrete
 from ._equation import Equation as Equation

@@ -73,7 +73,8 @@ def _run(model, objective, theta, rest, marks, args, save) -> Trajectory:
     result = RESULTS.where(bad, RESULTS.nonfinite_gradient, RESULTS.successful)
     made = jnp.asarray(marks[-1])
     stats = {"num_steps": made, "num_gradients": made}
-    return Trajectory(ts, times, kept, loss, moments, result, stats, None, None)
+    ends = result, stats, None, None
+    return Trajectory(ts, times, kept, loss, moments, *ends, source="discrete")
 
 
 class _Plan(eqx.Module):
@@ -90,16 +91,7 @@ def _scan(model, objective, theta0, rest, plan, given, save):
     """The kept iterates, their moments and losses, and whether the last is not finite."""
     own, tx = (model, model.optax()) if isinstance(model, AbstractModel) else (None, model)
     loss_of = lambda theta: objective(eqx.combine(theta, rest), *given)
-
-    def step(carry):
-        g = jax.grad(loss_of)(carry[0])
-        # optax mixes its integer counts with floats, also where the user wants no promotion
-        with jax.numpy_dtype_promotion("standard"):
-            return _updated(eqx.filter_closure_convert(update, g, *carry), g, *carry)
-
-    def update(g, theta, opt_state):
-        updates, opt_state = tx.update(g, opt_state, theta)
-        return optax.apply_updates(theta, updates), opt_state
+    step = _step_of(tx, loss_of)
 
     def segment(carry, gap):
         # segments of unequal length are one scan all the same, so that reverse mode works
@@ -131,6 +123,22 @@ def _scan(model, objective, theta0, rest, plan, given, save):
     return kept, moments, loss, ~all_finite(theta)
 
 
+def _step_of(tx: optax.GradientTransformation, loss_of: Callable[[Any], Any]) -> Callable[..., Any]:
+    """One step of the algorithm, of parameters and optimizer state."""
+
+    def update(g, theta, opt_state):
+        updates, opt_state = tx.update(g, opt_state, theta)
+        return optax.apply_updates(theta, updates), opt_state
+
+    def step(carry):
+        g = jax.grad(loss_of)(carry[0])
+        # optax mixes its integer counts with floats, also where the user wants no promotion
+        with jax.numpy_dtype_promotion("standard"):
+            return _updated(eqx.filter_closure_convert(update, g, *carry), g, *carry)
+
+    return step
+
+
 @eqx.filter_custom_jvp
 def _updated(update: Any, g: PyTree[Array], theta: PyTree[Array], opt_state: Any) -> Any:
     """Parameters and state after a step, with derivatives also where there was no gradient yet.
@@ -148,6 +156,25 @@ def _updated_jvp(primals: Any, tangents: Any) -> Any:
     with jax.numpy_dtype_promotion("standard"):
         _, moved = eqx.filter_jvp(lambda update, *x: update(*x), beside, tangents)
         return update(g, theta, opt_state), moved
+
+
+def iterates(
+    model: AbstractModel, loss_of: Callable[[Any], Any], theta0: PyTree[Array], gaps: Array
+) -> PyTree[Array]:
+    """`theta0`, and theta after so many steps more each time; leaves with a leading axis.
+
+    `gaps`, integers of shape `(n,)`, may be traced, so that lanes of unequal length are one
+    program; no reverse mode is taken through it.
+    """
+    tx = model.optax()
+    step = _step_of(tx, loss_of)
+
+    def segment(carry, gap):
+        carry = jax.lax.fori_loop(0, gap, lambda _, carry: step(carry), carry)
+        return carry, carry[0]
+
+    _, rows = jax.lax.scan(segment, (theta0, tx.init(theta0)), gaps)
+    return jax.tree.map(lambda x, others: jnp.concatenate([x[None], others]), theta0, rows)
 
 
 def marks_of(steps: Any, ts: Any, name: str = "ts") -> np.ndarray:

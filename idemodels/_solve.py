@@ -215,7 +215,8 @@ def report(problem: Problem, answer: Answer, resumed: bool) -> Trajectory:
         made = stats["num_gradients"]
         made = jnp.where(made < 0, made, made + problem.ts.size)
         stats = {**stats, "positivity_guaranteed": holds, "num_gradients": made}
-    return Trajectory(problem.ts, times, theta, loss, moments, answer.result, stats, states, last)
+    ends = answer.result, stats, states, last
+    return Trajectory(problem.ts, times, theta, loss, moments, *ends, source="equation")
 
 
 @eqx.filter_jit

@@ -88,3 +88,23 @@ class Counted(eqx.Module):
 
         loss.defvjp(lambda theta: (loss(theta), theta), backward)
         return loss(theta)
+
+
+class Bowl(eqx.Module):
+    """A parabola in a rotated frame, on a dict with a leaf that does not move."""
+
+    size: int
+
+    @property
+    def theta0(self):
+        return {"w": jnp.full((self.size // 2, 2), 0.5), "name": "held"}
+
+    def curvatures(self):
+        return 100.0 / (1.0 + np.arange(self.size)) ** 1.5
+
+    def __call__(self, theta):
+        x = theta["w"].reshape(-1)
+        u = jnp.sin(1.0 + jnp.arange(self.size, dtype=x.dtype))
+        u = u / jnp.linalg.norm(u)
+        y = x - 2.0 * u * jnp.vdot(u, x)  # Householder
+        return 0.5 * jnp.sum(jnp.asarray(self.curvatures()) * y * y)

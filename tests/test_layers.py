@@ -29,6 +29,7 @@ LAYERS = [
     "_hyper",
     "_sweep",
     "_analysis",
+    "analysis",
     "_plot",
     "_study",
     "_config",

@@ -119,7 +119,11 @@ def test_starts_are_compared_with_the_usual_one():
     assert np.isnan(usual["from usual start"])
 
 
-@pytest.mark.parametrize("name", list(STUDIES))
+# These analyse paths: their tests are beside those of the analysis.
+ANALYSES = {"edge", "theorems", "rates", "agreement"}
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if name not in ANALYSES])
 def test_a_study_of_one_case_has_a_figure(name):
     stats = {"positivity_guaranteed": K <= 30, "moments": {"v": 1.0 + K}}
     values = dict(velocity0=1.0, shift=0.0, b1=0.9, b2=0.2, stats=stats)

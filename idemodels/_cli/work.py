@@ -106,7 +106,8 @@ def work(case: Case, dtype: str, points: int) -> tuple[Record, Pair | None]:
     equation, run = jax.device_get(sides)
     compared = _compared(equation.path, run.path, again, at)
     error = np.asarray(compared.error)
-    pair = Pair(case.values, equation, run, at, error, case.objective, case.published, _least(case))
+    known = case.objective, case.published, _least(case), case.model
+    pair = Pair(case.values, equation, run, at, error, *known)
     okay, result = _outcome(equation.path, run.path)
     stats = equation.path.stats
     measured = {

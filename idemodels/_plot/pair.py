@@ -28,6 +28,7 @@ class Pair:
     - `published`: the source's number for this case, or NaN.
     - `objective`: the loss as a function of theta.
     - `least`: the loss in the minimum, or NaN where that is not known.
+    - `model`: whose paths they are.
     """
 
     values: Mapping[str, Any]
@@ -38,3 +39,4 @@ class Pair:
     objective: Any = None
     published: float = np.nan
     least: float = np.nan
+    model: Any = None

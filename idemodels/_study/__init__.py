@@ -1,12 +1,16 @@
 from collections.abc import Mapping
 
+from .agreement import agreement
 from .base import Finding as Finding, Study as Study
 from .basins import basins
+from .edge import edge
 from .error_table import error_table
 from .loss_gap import loss_gap
 from .order_gap import order_gap
 from .positivity import positivity
+from .rates import rates
 from .shifted_start import shifted_start
+from .theorems import theorems
 from .velocity import velocity
 
 # What a config's key `study` may be.
@@ -18,6 +22,10 @@ STUDIES: Mapping[str, Study] = {
     "positivity": positivity,
     "order_gap": order_gap,
     "shifted_start": shifted_start,
+    "edge": edge,
+    "theorems": theorems,
+    "rates": rates,
+    "agreement": agreement,
 }
 
 # Those that follow one parameter.

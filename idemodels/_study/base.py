@@ -70,6 +70,23 @@ def grouped(
     return found
 
 
+def telling(pairs: list[Pair], keys: list[str]) -> list[str]:
+    """The model, and of `keys` those that tell the cases of one model apart."""
+    seen: dict[tuple[str, str], set[str]] = {}
+    for pair in pairs:
+        for key in keys:
+            values = seen.setdefault((key, str(pair.values["model"])), set())
+            values.add(repr(pair.values.get(key)))
+    apart = {key for (key, _), values in seen.items() if len(values) > 1}
+    return ["model", *(key for key in keys if key in apart and key != "model")]
+
+
+def plain(pair: Pair, keys: list[str]) -> str:
+    """Such as "adam b1=0.9", for a table."""
+    others = [f"{key}={pair.values[key]}" for key in keys[1:] if key in pair.values]
+    return " ".join([str(pair.values["model"]), *others])
+
+
 def distance(a: Side, b: Side) -> np.ndarray:
     """The largest difference of two paths at the same steps, over components, shape `(T,)`."""
     rows = components(a.path.theta)[1] - components(b.path.theta)[1]
