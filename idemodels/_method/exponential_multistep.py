@@ -97,15 +97,18 @@ class ExponentialMultistep(AbstractReporting):
         dtype = dtype_of(y0.theta)
         model = cast(equation.model, dtype)
         h = jnp.asarray(t1 - t0, dtype)
-        h = jnp.where(h > 0, h, 1.0)  # under vmap a lane that has ended steps by 0
+        # under vmap a lane that has ended steps by 0: by as much as before instead, so that what it
+        # makes, which is dropped, is finite
+        before = -solver_state.lags[1] if self._order > 2 else jnp.ones_like(h)
+        h = jnp.where(h > 0, h, before)
         fresh = solver_state.fresh | made_jump
         past = self._filled(equation, model, t0, h, y0, solver_state, fresh)
         exact = ExactStep.of(model, t0, h, self._order)
         line = _Line.of(past.lags / h, nodes_for(self._order).inside)
 
         predicted = line.predicted(past.gradients)
-        before = predicted[:-1]
-        foretold, _, foretold_velocity = exact(y0.theta, y0.memory, before)
+        uncorrected = predicted[:-1]
+        foretold, _, foretold_velocity = exact(y0.theta, y0.memory, uncorrected)
         new = equation.gradient(exact.after(foretold, y0.theta), y0.fixed)
         after = line.corrected(predicted, new)
         way, memory, velocity = exact(y0.theta, y0.memory, after)
@@ -120,7 +123,7 @@ class ExponentialMultistep(AbstractReporting):
         for name, m in model.memories().items():
             surprise = [
                 jax.tree.map(jnp.subtract, m.of(a), m.of(b))
-                for a, b in zip(after, before, strict=True)
+                for a, b in zip(after, uncorrected, strict=True)
             ]
             learnt = exact.learnt(name, surprise)
             e_memory[name] = jax.tree.map(lambda z: _MEMORY_ERROR * z, learnt)

@@ -208,7 +208,7 @@ class Leg(eqx.Module):
         if not self._adapts:
             return dfx.ConstantStepSize()
         # steps carry no derivative, and a norm has none where the gradient is 0
-        model, y0, g0 = jax.lax.stop_gradient((problem.equation.model, problem.y0, problem.g0))
+        model, y0, g0 = problem.equation.model, *jax.lax.stop_gradient((problem.y0, problem.g0))
         unit = units(y0, g0, model.memories(), self.atol, self.strict)
         limited = isinstance(self.solver, ExponentialMultistep)
         return Guarded(

@@ -105,6 +105,7 @@ _DENSE = np.array(
     ]
 )
 _STAGES = 8
+_LITTLE = 1e-3
 # A linear solve in all states, and a Hessian, for every step: for few parameters only.
 IMPLICIT_PARAMETERS = 32
 
@@ -170,8 +171,9 @@ class Rodas5P(dfx.AbstractAdaptiveSolver):
         gradient, g0, p0 = solver_state
         u0 = (y0, g0, p0)
         system = _System(equation_of(terms), u0)
-        # under vmap a lane that has ended steps by 0, which nothing here can be divided by
-        h = jnp.where(t1 > t0, t1 - t0, 1.0)
+        # under vmap a lane that has ended steps by 0: by a little instead, so that what it makes,
+        # which is dropped, is finite
+        h = jnp.where(t1 > t0, t1 - t0, _LITTLE)
         start = ravel_pytree(u0)[0]
         J, f_s = system.derivatives(t0, start)
         lu = jax.scipy.linalg.lu_factor(jnp.diag(system.mass / (h * _GAMMA)) - J)
