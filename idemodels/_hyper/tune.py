@@ -102,7 +102,8 @@ def tune(
         rows.append(jax.device_get({"values": values, "slopes": slopes, "loss": loss} | discrete))
         words = ", ".join(f"{name} = {float(x):.6g}" for name, x in values.items())
         tell(f"update {i}: loss {float(loss):.4g}, {words}")
-        moved, state = adam.update(slopes, state)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer count with floats
+            moved, state = adam.update(slopes, state)
         at = optax.apply_updates(at, moved)
     column = lambda key: np.array([row[key] for row in rows])
     by_name = lambda key: {name: np.array([row[key][name] for row in rows]) for name in names}
