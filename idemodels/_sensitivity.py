@@ -139,8 +139,8 @@ def sensitivity(
 
     **Warns:** `UserWarning` where gradient and difference of a side are further apart than ten
     times `rtol`. So they are where there is no derivative, as in theta0 where a component of the
-    gradient is 0 at the start (optax's own is NaN there); and where the outcome hardly depends on
-    the name, so that the difference is rounding.
+    gradient is 0 at the start; and where the outcome hardly depends on the name, so that the
+    difference is rounding.
     """
     check_model(model, AbstractModel, "a model such as `idemodels.Adam(0.1)`")
     theta, rest = as_parameters(theta0)
