@@ -138,10 +138,7 @@ OBJECTIVES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_agrees_with_its_differences(name, objective, request):
-    if (name, objective) == ("matched", "double well"):
-        reason = "the derivative in b2 is 2.3e-5 from its difference, and 1e-5 is wanted"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
+def test_every_model_agrees_with_its_differences(name, objective):
     (model, wrt), (loss, theta0) = MODELS[name], OBJECTIVES[objective]
     theta0 = loss.theta0 if theta0 is None else jnp.asarray(theta0)
     found = ide.sensitivity(model, loss, theta0, 40, wrt=wrt)
