@@ -51,12 +51,7 @@ def measure(steps: int, side: str) -> dict[str, Any]:
             path = ide.solve(*given, ts, method=method, adjoint=adjoint, throw=False)
         return path.loss[-1], (path.stats["num_steps"], ide.is_okay(path.result))
 
-    def forwards(values):
-        unit = lambda name: {key: jnp.where(key == name, 1.0, 0.0) for key in values}
-        units = jax.tree.map(lambda *x: jnp.stack(x), *[unit(name) for name in values])
-        slope = lambda u: jax.jvp(lambda v: run(v, diffrax.ForwardMode())[0], (values,), (u,))[1]
-        return dict(zip(values, jax.vmap(slope)(units), strict=True))
-
+    forwards = jax.jacfwd(lambda values: run(values, diffrax.ForwardMode())[0])
     programs = {
         "solve": run,
         "reverse": jax.grad(run, has_aux=True),

@@ -13,12 +13,13 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from ._checks import check_count
-from ._discrete import marks_of, run_discrete
+from ._discrete import marks_of
 from ._method import AbstractMethod, Markov
 from ._model import AbstractModel
 from ._parameters import as_parameters, check_model, check_objective, check_real_scalar
 from ._results import RESULTS, Trajectory, is_okay
-from ._solve import default_method, solve
+from ._run import Run, floating
+from ._solve import default_method
 from ._target import Base, Target, dtype_of_base, target_of
 from ._types import Path, Scalar
 
@@ -161,15 +162,15 @@ def sensitivity(
     check_count(steps, "steps")
     inside = np.round(np.linspace(0, steps, 101)) if ts is None else marks_of(steps, ts)
     marks = tuple(int(k) for k in np.unique([0, *inside, steps]))
-    run = _Run(base, targets, marks, method, outcome)
+    run = Run(base, targets, marks, method)
     check_real_scalar("outcome", lambda: outcome(run.path({}, False)))
     scales = {name: _scale(target, base) for name, target in targets.items()}
-    equation, result = _derivative(run, scales, True)
+    equation, result = _derivative(run, outcome, scales, True)
     if not bool(is_okay(result)):
         raise RuntimeError(f"The equation was not solved up to the last step. {RESULTS[result]}")
     # optax's count is an integer, and its tangent mixes with floats
     with jax.numpy_dtype_promotion("standard"):
-        discrete, _ = _derivative(run, scales, False)
+        discrete, _ = _derivative(run, outcome, scales, False)
     for side, found in (("equation", equation), ("discrete run", discrete)):
         for name, error in found.error.items():
             if not error <= 10 * rtol:  # nor where it is NaN
@@ -185,45 +186,17 @@ def sensitivity(
     return Sensitivity(equation, discrete, apart, known, getattr(method, "rtol", None), result)
 
 
-class _Run(eqx.Module):
-    """A path as a function of how far each name is moved."""
-
-    base: Base
-    targets: dict[str, Target]
-    marks: tuple[int, ...] = eqx.field(static=True)
-    method: AbstractMethod
-    outcome: Callable[..., Any]
-
-    def path(self, moved: dict[str, Any], continuous: bool, adjoint: Any = None) -> Trajectory:
-        base = self.base
-        for name, by in moved.items():
-            base = self.targets[name].moved(base, by)
-        given = base.model, base.objective, base.theta0
-        if not continuous:
-            return run_discrete(*given, self.marks[-1], ts=self.marks, args=base.args)
-        ts = np.asarray(self.marks, float)  # known, which some methods need
-        options = {"args": base.args, "method": self.method, "adjoint": adjoint}
-        return solve(*given, ts, throw=False, **options)
-
-    def still(self) -> dict[str, Any]:
-        """No name moved."""
-        dtype = dtype_of_base(self.base)
-        zeros = lambda target: jax.tree.map(jnp.zeros_like, _floating(target.of(self.base)))
-        return {
-            name: zeros(target) if target.decay(self.base) is None else jnp.zeros((), dtype)
-            for name, target in self.targets.items()
-        }
-
-
 @eqx.filter_jit
-def _derivative(run: _Run, scales: dict[str, Any], continuous: bool) -> tuple[Derivative, Any]:
+def _derivative(
+    run: Run, outcome: Callable[..., Any], scales: dict[str, Any], continuous: bool
+) -> tuple[Derivative, Any]:
     still = run.still()
     scalars = [name for name, x in still.items() if _is_scalar(x)]
     arrays = {name: x for name, x in still.items() if name not in scalars}
 
     def of(moved, adjoint=None):
         path = run.path(still | moved, continuous, adjoint)
-        return jnp.asarray(run.outcome(path)), path
+        return jnp.asarray(outcome(path)), path
 
     def ahead(moved):
         value, path = of(moved, dfx.ForwardMode())
@@ -306,12 +279,8 @@ def _scale(target: Target, base: Base) -> Any:
     if target.field == "eps":
         eps = target.of(base)
         return jnp.maximum(eps, jnp.minimum(_TIMES_EPS * eps, _TINY_EPS))
-    size = optax.tree.norm(_floating(target.of(base)), ord="inf")
+    size = optax.tree.norm(floating(target.of(base)), ord="inf")
     return jnp.where(size > 0, size, 1.0)
-
-
-def _floating(tree: Any) -> Any:
-    return jax.tree.map(jnp.asarray, eqx.filter(tree, eqx.is_inexact_array))
 
 
 def _is_scalar(x: Any) -> bool:

@@ -49,6 +49,11 @@ class Target(eqx.Module):
         value = None if self.field is None else getattr(base.model, self.field)
         return value if isinstance(value, Decay) else None
 
+    def value(self, base: Base) -> Any:
+        """What the user gave: a decay itself, not what it is held as."""
+        decay = self.decay(base)
+        return self.of(base) if decay is None else decay.value
+
     def leaves(self, base: Base, values: Any) -> Any:
         """Those leaves' values, from the user's; on the host, in double."""
         return values if self.decay(base) is None else Decay.leaves(values)

@@ -6,11 +6,10 @@ import diffrax as dfx
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.stats
 
 import idemodels as ide
 from idemodels import analysis
-from idemodels._analysis.rates import best, fit_laws, student
+from idemodels._analysis.rates import best, fit_laws
 
 S = np.linspace(50.0, 500.0, 200)
 # Of gradient flow on a parabola, of x' = -x^3 (x^4 / 4), and of a slow law.
@@ -54,12 +53,6 @@ def test_scatter_that_goes_together_widens_the_interval():
         for x in noise
     )
     assert inside(smooth) >= 57
-
-
-@pytest.mark.parametrize("freedom", [5, 20, 200])
-def test_students_quantile_is_scipys(freedom):
-    for p in (0.9, 0.975, 0.995):
-        assert student(p, freedom) == pytest.approx(scipy.stats.t.ppf(p, freedom), rel=2e-3)
 
 
 def path_of(loss, ts=S, theta=None):

@@ -153,6 +153,8 @@ WRONG = [
     ("hyper", HYPER + "held_out = 0.5", r"`hyper.held_out` must lie in \(0, 0.5\), but is 0.5"),
     ("hyper", HYPER.replace("updates = 2", "updates = 0"), "`hyper.updates` must be 1 or more"),
     ("hyper", HYPER.replace('"b2"', '"b3"'), "`hyper.names` must have names of what there is"),
+    ("hyper", HYPER.replace('"b2"', '"l2"'), "`hyper.names` must have positive .* 'l2' is 0.0"),
+    ("hyper", HYPER.replace('"b2"', '"theta0"'), "positive hyperparameters .* 'theta0' is none"),
     ("hyper", HYPER.replace("0.003", "[0.1, 0.2]"), "`model` must have one value each"),
     (
         "hyper",

@@ -24,6 +24,7 @@ LAYERS = [
     "_discrete",
     "_method",
     "_solve",
+    "_run",
     "_compare",
     "_sensitivity",
     "_hyper",

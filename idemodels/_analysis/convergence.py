@@ -13,6 +13,7 @@ from .._equation import Equation, Fixed, cast, dtype_of, fraction_of
 from .._model import AbstractModel, AdaGrad, RMSProp
 from .._results import Trajectory
 from .._types import Objective
+from .decay import envelope
 from .energy import potential
 from .hold import Hypothesis, all_hold, constant_rate, no_weight_decay, of_the_equation
 from .linearize import point_of
@@ -117,7 +118,7 @@ def convergence(
     gap = loss - _least(objective, model, minimum, args)
     eps = float(np.finfo(np.asarray(trajectory.loss).dtype).eps)
     room = _ROUNDINGS * eps * float(np.max(np.abs(loss), initial=0.0, where=np.isfinite(loss)))
-    upper = _upper(s, gap, window)
+    upper = envelope(s, gap, window)
     rows = _tail(s, upper, room, tail)
     fits = fit_laws(s[rows], upper[rows], confidence)
     pl = kl = None
@@ -212,20 +213,22 @@ def _tail(s: np.ndarray, upper: np.ndarray, room: float, tail: float) -> np.ndar
     return rows
 
 
-def _upper(s: np.ndarray, gap: np.ndarray, window: float) -> np.ndarray:
-    """The largest gap over the last `window` steps."""
-    first = np.searchsorted(s, s - window)
-    return np.array([np.max(gap[i : j + 1]) for j, i in enumerate(first)])
-
-
 def _least(objective: Any, model: Any, minimum: float | None, args: Any) -> float:
     if minimum is not None:
         if not np.isfinite(minimum):
             raise ValueError(f"Argument `minimum` must be finite, but is {minimum}.")
         return float(minimum)
-    own = getattr(objective, "minimum", None)
-    if own is None or (model is not None and float(model.l2) != 0):
+    if model is not None and float(model.l2) != 0:
         return 0.0
+    known = least_of(objective, args)
+    return 0.0 if known is None else known
+
+
+def least_of(objective: Any, args: Any) -> float | None:
+    """The loss at `objective.minimum`, where there is one."""
+    own = getattr(objective, "minimum", None)
+    if own is None:
+        return None
     own = jnp.asarray(own, jnp.result_type(float))
     return float(objective(own) if args is None else objective(own, args))
 

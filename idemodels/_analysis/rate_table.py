@@ -17,7 +17,7 @@ from .._results import RESULTS, Trajectory
 from .._solve import Held, check_method
 from .._target import Base
 from .._types import Objective, Theta
-from .convergence import convergence
+from .convergence import convergence, least_of
 from .lanes import both, leaves_of
 
 _METHOD = Markov(rtol=1e-8, atol=1e-11)
@@ -73,9 +73,7 @@ def rate_table(
     leaves = leaves_of(base, dict(zip(axes, cells.T, strict=True)))
     marks = np.unique(np.round(np.linspace(0, steps, min(steps, _ROWS) + 1)).astype(int))
     found = both(base, leaves, jnp.asarray(np.tile(marks, (len(cells), 1))), method)
-    if minimum is None and (own := getattr(objective, "minimum", None)) is not None:
-        own = jnp.asarray(own, jnp.result_type(float))
-        minimum = float(objective(own) if args is None else objective(own, args))
+    minimum = least_of(objective, args) if minimum is None else minimum
     options = dict(minimum=minimum, tail=tail, window=window)
     rows = []
     for i, cell in enumerate(cells):

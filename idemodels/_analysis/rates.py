@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 
-# The nearest starts are followed, each in so many steps at most.
-_TRIED, _STEPS = 2, 60
+# The nearest starts are followed.
+_TRIED = 2
 # A law that is met to rounding: nothing is gained by one with more parameters.
 _EXACT = 1e-18
 
@@ -132,8 +131,12 @@ def _power(p: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _least_squares(law: _Law, starts: list[np.ndarray], x: np.ndarray, z: np.ndarray):
     """The best of all starts, its covariance, deviation and criterion; Levenberg-Marquardt."""
+    from scipy.optimize import least_squares
+
     nearest = sorted(starts, key=lambda p: float(np.sum((z - law(p, x)[0]) ** 2)))[:_TRIED]
-    p = min((_descend(law, start, x, z) for start in nearest), key=lambda found: found[1])[0]
+    options: Any = {"jac": lambda p: law(p, x)[1], "method": "lm", "ftol": 1e-12, "xtol": 1e-12}
+    tried = [least_squares(lambda p: law(p, x)[0] - z, start, **options) for start in nearest]
+    p = min(tried, key=lambda found: found.cost).x
     model, J = law(p, x)
     left = z - model
     n, k = x.size, p.size
@@ -142,26 +145,6 @@ def _least_squares(law: _Law, starts: list[np.ndarray], x: np.ndarray, z: np.nda
     cov = variance * (n / _independent(left)) * np.linalg.pinv(J.T @ J)
     bic = n * np.log(max(size / n, _EXACT)) + k * np.log(n)
     return p, cov, float(np.sqrt(variance)), float(bic)
-
-
-def _descend(law: _Law, p: np.ndarray, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, float]:
-    damping = 1e-2
-    model, J = law(p, x)
-    cost = float(np.sum((z - model) ** 2))
-    for _ in range(_STEPS):
-        normal, pull = J.T @ J, J.T @ (z - model)
-        damped = normal + damping * np.diag(np.diag(normal) + 1e-9)
-        step = np.linalg.solve(damped, pull)
-        trial, J_trial = law(p + step, x)
-        new = float(np.sum((z - trial) ** 2))
-        if not new <= cost:
-            damping = min(10 * damping, 1e12)
-            continue
-        done = cost - new <= 1e-12 * cost
-        p, model, J, cost, damping = p + step, trial, J_trial, new, max(damping / 10, 1e-14)
-        if done:
-            break
-    return p, cost
 
 
 def _independent(left: np.ndarray) -> float:
@@ -173,17 +156,7 @@ def _independent(left: np.ndarray) -> float:
 
 
 def _interval(value: float, variance: float, n: int, k: int, confidence: float):
-    half = student(0.5 + 0.5 * confidence, n - k) * np.sqrt(max(variance, 0.0))
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(n - k, 0.5 + 0.5 * confidence)) * np.sqrt(max(variance, 0.0))
     return float(value), float(value - half), float(value + half)
-
-
-def student(p: float, freedom: int) -> float:
-    """The quantile of Student's distribution: Abramowitz & Stegun (1964), 26.7.5."""
-    x = NormalDist().inv_cdf(p)
-    terms = (
-        (x**3 + x) / 4,
-        (5 * x**5 + 16 * x**3 + 3 * x) / 96,
-        (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
-        (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160,
-    )
-    return x + sum(term / freedom ** (i + 1) for i, term in enumerate(terms))

@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 
 from .._checks import is_concrete
 from .._equation import cast, dtype_of, fraction_of
-from .._kernel import AbstractMarkovKernel, Constant
+from .._kernel import AbstractMarkovKernel
 from .._model import AbstractModel, AdaGrad
 from .._types import Moments, Scalar
 
@@ -90,7 +90,7 @@ def check_step(model: AbstractModel, s: Any) -> None:
     elif isinstance(model, AdaGrad) and float(model.lr_decay) != 0:
         why = "its learning rate decays (`lr_decay`)"
     for name, memory in model.memories().items():
-        if memory.debias and not float(memory.kernel.integral(jnp.asarray(FAR))) < _SETTLED:
+        if memory.debias and not _has_mean(memory):
             why = f"the memory {name!r} never forgets"
     if why:
         raise ValueError(
@@ -118,7 +118,7 @@ def with_steady(model: AbstractModel, g: PyTree[Array], moments: Any) -> Moments
         if name in given:
             found[name] = _like(given[name], g, name)
             continue
-        if isinstance(memory.kernel, Constant) or not _has_mean(memory):
+        if not _has_mean(memory):
             raise ValueError(
                 f"Argument `moments` must have {name!r}, a memory that never comes to rest, but "
                 f"has {list(given) or 'nothing'}. Pass `moments={{{name!r}: ...}}`."

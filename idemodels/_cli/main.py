@@ -11,7 +11,7 @@ from collections.abc import Sequence
 OKAY, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 # The packages of the extra `run`, by the names that they are imported by.
-_EXTRA = ("pydantic", "rich", "matplotlib", "sklearn", "xarray", "zarr", "scipy")
+_EXTRA = ("pydantic", "rich", "matplotlib", "sklearn", "xarray", "zarr")
 
 _EPILOG = """\
 examples:
@@ -66,6 +66,7 @@ def _fail(message: str, status: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from .. import __version__
+    from .._hyper import KINDS
 
     parser = argparse.ArgumentParser(
         prog="idemodels",
@@ -113,9 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         "with what a small change does, at every horizon. Writes a table, a figure and "
         "provenance.json to DIR/NAME/.",
     )
-    study.add_argument(
-        "kind", choices=("hyper", "horizon"), metavar="KIND", help="hyper or horizon"
-    )
+    study.add_argument("kind", choices=KINDS, metavar="KIND", help=" or ".join(KINDS))
     study.add_argument("config", metavar="CONFIG", help="a TOML file, or a name of `list`")
     listing = commands.add_parser(
         "list",

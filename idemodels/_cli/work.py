@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from .._analysis.convergence import least_of
 from .._compare import Comparison, compare
 from .._config import Case
 from .._discrete import run_discrete
@@ -181,8 +182,8 @@ def _solved(case: Case, method: AbstractMethod, start: Theta, ts: np.ndarray) ->
 
 def _least(case: Case) -> float:
     """The loss in the minimum, where the objective knows it."""
-    minimum = getattr(case.objective, "minimum", None)
-    return np.nan if minimum is None else float(case.objective(minimum))
+    least = least_of(case.objective, None)
+    return np.nan if least is None else least
 
 
 def _gradients(case: Case, path: Trajectory) -> Any:

@@ -1,6 +1,5 @@
 from .cases import Case as Case, shown as shown, varying as varying
 from .derivatives import (
-    DERIVATIVES as DERIVATIVES,
     DerivativeConfig as DerivativeConfig,
     is_derivative as is_derivative,
     read_derivative as read_derivative,

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .._hyper import KINDS
 from .._objective import DigitsMLP
-from .._target import Base, target_of
+from .._target import Base, Target, target_of
 from .cases import Case, cases_of
 from .errors import ConfigError, Mistake, Mistakes, unknown, validate
 from .find import name_of
@@ -41,8 +42,7 @@ class HorizonTable(Table):
     change: float = 0.01
 
 
-# What `idemodels study` may be followed by, and the table of the same name in a config.
-DERIVATIVES: dict[str, type[Table]] = {"hyper": HyperTable, "horizon": HorizonTable}
+_TABLES: dict[str, type[Table]] = dict(zip(KINDS, (HyperTable, HorizonTable), strict=True))
 
 
 class _Head(Table):
@@ -65,7 +65,7 @@ class DerivativeConfig:
 
 def is_derivative(path: Path) -> bool:
     """Whether a file is the config of such a study: it has its table."""
-    return any(kind in parse(path)[1] for kind in DERIVATIVES)
+    return any(kind in parse(path)[1] for kind in KINDS)
 
 
 def read_derivative(path: Path, kind: str) -> DerivativeConfig:
@@ -82,7 +82,7 @@ def read_derivative(path: Path, kind: str) -> DerivativeConfig:
         if strange:
             raise Mistakes(*strange)
         head = validate(_Head, {key: raw[key] for key in raw if key in _Head.model_fields})
-        table = validate(DERIVATIVES[kind], raw[kind], under=kind)
+        table = validate(_TABLES[kind], raw[kind], under=kind)
         cases = cases_of(validate(Run, {k: raw[k] for k in raw if k in Run.model_fields}))
         _check(kind, table, cases)
     except Mistakes as e:
@@ -104,8 +104,8 @@ def _check(kind: str, table: Any, cases: list[Case]) -> None:
     base = Base(cases[0].model, cases[0].objective, None, None)
     for key in ("name", "names"):
         try:
-            for name in np.atleast_1d(getattr(table, key, [])):
-                target_of(base, str(name), key)
+            for name in map(str, np.atleast_1d(getattr(table, key, []))):
+                _check_positive(target_of(base, name, key), base, (kind, key), name)
         except ValueError as e:
             words = str(e).removeprefix(f"Argument `{key}` ")
             raise Mistakes(Mistake((kind, key), words)) from None
@@ -116,3 +116,11 @@ def _check(kind: str, table: Any, cases: list[Case]) -> None:
         if not isinstance(cases[0].objective, DigitsMLP):
             words = "must be 'digits_mlp', whose images can be held out."
             raise Mistakes(Mistake(("objective", "kind"), words))
+
+
+def _check_positive(target: Target, base: Base, keys: tuple[str, str], name: str) -> None:
+    value = target.value(base) if target.part == "model" else None
+    if value is None or np.ndim(value) != 0 or not float(value) > 0:
+        found = "is none" if value is None else f"is {value}"
+        words = f"must have positive hyperparameters of the model, but {name!r} {found}."
+        raise Mistakes(Mistake(keys, words))

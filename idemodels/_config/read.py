@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from .._hyper import KINDS
 from .._plot import FIGURES
 from .._study import SCALAR, STUDIES, Study
 from .cases import Case, cases_of
@@ -47,7 +48,7 @@ def read_config(path: Path) -> Config:
     text, raw = parse(path)
     if "over" in raw:
         raise ConfigError(f"{path}: is the config of a sweep: `idemodels sweep {path}`.")
-    for kind in ("hyper", "horizon"):
+    for kind in KINDS:
         if kind in raw:
             raise ConfigError(f"{path}: is of a study: `idemodels study {kind} {path}`.")
     shared = {key: value for key, value in raw.items() if key not in Head.model_fields}

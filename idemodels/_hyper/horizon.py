@@ -9,11 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._discrete import run_discrete
-from .._method import AbstractMethod
 from .._results import is_okay
-from .._solve import solve
-from .._target import Base, Target, dtype_of_base, target_of
+from .._run import Run
+from .._target import Base, dtype_of_base, target_of
 
 # A derivative that misses the change by more than this part of it is of no use.
 USEFUL = 0.5
@@ -60,38 +58,25 @@ def horizon(
     - `change`: the part of it that the secants move it by.
     """
     base = Base(model, objective, theta0, None)
-    run = _Run(base, target_of(base, name, "wrt"), tuple(int(k) for k in ts), method)
+    targets = {name: target_of(base, name, "name")}
+    run = Run(base, targets, tuple(int(k) for k in ts), method)
     sides = []
     for continuous in (True, False):
-        loss, slope, secant, okay = jax.device_get(_along(run, change, continuous))
+        loss, slope, secant, okay = jax.device_get(_along(run, name, change, continuous))
         sides.append(Horizon(np.asarray(ts), loss, slope, secant, bool(okay)))
     return sides[0], sides[1]
 
 
-class _Run(eqx.Module):
-    """The loss along a path, against the logarithm of a factor of one value."""
+@eqx.filter_jit
+def _along(run: Run, name: str, change: float, continuous: bool) -> Any:
+    value = run.targets[name].value(run.base)
 
-    base: Base
-    target: Target
-    marks: tuple[int, ...] = eqx.field(static=True)
-    method: AbstractMethod
-
-    def loss(self, log: Any, continuous: bool) -> tuple[Any, Any]:
-        base = self.target.moved(self.base, self.target.of(self.base) * jnp.expm1(log))
-        given = base.model, base.objective, base.theta0
-        if continuous:
-            options = {"method": self.method, "adjoint": dfx.ForwardMode(), "throw": False}
-            path = solve(*given, np.asarray(self.marks, float), **options)
-        else:
-            path = run_discrete(*given, self.marks[-1], ts=self.marks)
+    def loss(log: Any) -> tuple[Any, Any]:
+        path = run.path({name: value * jnp.expm1(log)}, continuous, dfx.ForwardMode())
         return path.loss, is_okay(path.result)
 
-
-@eqx.filter_jit
-def _along(run: _Run, change: float, continuous: bool) -> Any:
     zero = jnp.zeros((), dtype_of_base(run.base))
-    of = lambda log: run.loss(log, continuous)
-    loss, slope, okay = jax.jvp(of, (zero,), (jnp.ones_like(zero),), has_aux=True)
+    at_zero, slope, okay = jax.jvp(loss, (zero,), (jnp.ones_like(zero),), has_aux=True)
     h = jnp.asarray(np.log1p(change), zero.dtype)
-    (down, up), others = jax.lax.map(of, jnp.stack([-h, h]))
-    return loss, slope, (up - down) / (2 * h), okay & jnp.all(others)
+    (down, up), others = jax.lax.map(loss, jnp.stack([-h, h]))
+    return at_zero, slope, (up - down) / (2 * h), okay & jnp.all(others)

@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .._discrete import run_discrete
 from .._method import AbstractMethod
 from .._model import AbstractModel
 from .._objective import DigitsMLP
 from .._results import RESULTS, is_okay
-from .._solve import solve
-from .._target import Base, Target, dtype_of_base, target_of
+from .._run import Run
+from .._target import Base, dtype_of_base, target_of
 
 # The order of the images, which is that of the writers in the source.
 _SEED = 0
@@ -86,7 +85,8 @@ def tune(
     - `tell`: is told of each update.
     """
     base = Base(model, parts.train, theta0, None)
-    run = _Training(base, {n: target_of(base, n, "wrt") for n in names}, parts, steps, method)
+    targets = {name: target_of(base, name, "names") for name in names}
+    run = _Training(Run(base, targets, (0, steps), method), parts)
     at: Any = run.start()
     adam = optax.adam(rate)
     state: Any = adam.init(at)
@@ -121,68 +121,55 @@ def tune(
 class _Training(eqx.Module):
     """What is trained, as a function of the coordinates of the hyperparameters."""
 
-    base: Base
-    targets: dict[str, Target]
+    run: Run
     parts: Parts
-    steps: int = eqx.field(static=True)
-    method: AbstractMethod
 
     def start(self) -> dict[str, Any]:
         """The coordinates of the model as it is."""
-        dtype, found = dtype_of_base(self.base), {}
-        for name, target in self.targets.items():
-            decay = target.decay(self.base)
-            own = target.of(self.base) if decay is None else decay.complement / decay.value
-            found[name] = jnp.log(jnp.asarray(own, dtype))
+        base, found = self.run.base, {}
+        for name, target in self.run.targets.items():
+            decay = target.decay(base)
+            own = target.of(base) if decay is None else decay.complement / decay.value
+            found[name] = jnp.log(jnp.asarray(own, dtype_of_base(base)))
         return found
 
     def value(self, name: str, u: Any) -> Any:
         """The hyperparameter at its coordinate."""
-        decay = self.targets[name].decay(self.base)
+        decay = self.run.targets[name].decay(self.run.base)
         return jnp.exp(u) if decay is None else jax.nn.sigmoid(-u)
 
-    def at(self, point: dict[str, Any]) -> Base:
-        """The base with other hyperparameters."""
-        base = self.base
+    def end(self, point: dict[str, Any], continuous: bool) -> tuple[Any, Any]:
+        """The parameters after the training at other coordinates, and the result."""
+        moved = {}
         for name, u in point.items():
-            target = self.targets[name]
-            decay = target.decay(base)
+            target = self.run.targets[name]
+            decay = target.decay(self.run.base)
             if decay is None:
-                by = self.value(name, u) - target.of(base)
+                moved[name] = self.value(name, u) - target.of(self.run.base)
             else:  # from 1 - b, which is exact where b is close to 1
-                by = decay.complement - jax.nn.sigmoid(u)
-            base = target.moved(base, by)
-        return base
+                moved[name] = decay.complement - jax.nn.sigmoid(u)
+        path = self.run.path(moved, continuous, dfx.ForwardMode())
+        last = lambda x: x[-1] if eqx.is_inexact_array(x) else x
+        return jax.tree.map(last, path.theta), path.result
 
 
 @eqx.filter_jit
 def _through_the_equation(run: _Training, point: dict[str, Any]) -> tuple[Any, Any, Any]:
     """The loss after the training, its slopes, and the result of the solve."""
-    ts = np.array([0.0, run.steps])
 
     def loss(point):
-        base = run.at(point)
-        options = {"method": run.method, "adjoint": dfx.ForwardMode(), "throw": False}
-        path = solve(base.model, base.objective, base.theta0, ts, **options)
-        return run.parts.tune(_last(path)), path.result
+        theta, result = run.end(point, True)
+        value = run.parts.tune(theta)
+        return value, (value, result)
 
-    zeros = jax.tree.map(jnp.zeros_like, point)
-    units = {name: zeros | {name: jnp.ones_like(u)} for name, u in point.items()}
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *units.values())
-    slope = lambda unit: jax.jvp(loss, (point,), (unit,), has_aux=True)
-    value, slopes, result = jax.vmap(slope, out_axes=(None, 0, None))(stacked)
-    return value, dict(zip(units, slopes, strict=True)), result
+    slopes, (value, result) = jax.jacfwd(loss, has_aux=True)(point)
+    return value, slopes, result
 
 
 @eqx.filter_jit
 def _by_the_discrete_run(run: _Training, point: dict[str, Any]) -> dict[str, Any]:
-    base = run.at(point)
-    path = run_discrete(base.model, base.objective, base.theta0, run.steps, ts=[run.steps])
-    theta, test = _last(path), run.parts.test
+    theta, _ = run.end(point, False)
+    test = run.parts.test
     right = jnp.argmax(test.logits(theta, test.x), axis=1) == jnp.asarray(test.y)
-    accuracy = jnp.mean(right.astype(dtype_of_base(base)))
+    accuracy = jnp.mean(right.astype(dtype_of_base(run.run.base)))
     return {"discrete": run.parts.tune(theta), "test": test(theta), "accuracy": accuracy}
-
-
-def _last(path: Any) -> Any:
-    return jax.tree.map(lambda x: x[-1] if eqx.is_inexact_array(x) else x, path.theta)

@@ -230,7 +230,7 @@ class _Run:
 
 
 def _check_extra() -> None:
-    for package in ("xarray", "zarr", "rich", "scipy"):
+    for package in ("xarray", "zarr", "rich"):
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(
                 f"`idemodels.sweep` needs {package}: pip install 'idemodels[run]'", name=package
