@@ -36,7 +36,7 @@ _WEIGHTS = np.array([1.0, -8.0, 0.0, 8.0, -1.0]) / 12.0
 _MIDDLE = 2
 # A tiny eps moves by up to four tenths of itself: outcomes are as good as linear in it, and barely
 # change.
-_TIMES_EPS, _TINY_EPS = 400.0, 4e-6
+_TIMES_EPS, _TINY_EPS = 80.0, 8e-7
 
 
 class Derivative(eqx.Module):

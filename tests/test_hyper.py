@@ -112,6 +112,23 @@ def test_a_derivative_that_misses_a_change_is_of_no_use():
     np.testing.assert_allclose(equation.slope[:3], slope[:3], rtol=1e-3)
 
 
+@pytest.mark.slow
+def test_a_decay_has_a_horizon_too():
+    given = ide.Adam(0.01), ide.Quadratic(), 1.0, np.array([0, 20, 40])
+    equation, discrete = horizon(*given, "b2", 1e-4, ide.Markov(rtol=1e-9, atol=1e-12))
+
+    def last(b2):
+        return float(ide.run_discrete(ide.Adam(0.01, b2=b2), *given[1:3], 40, ts=[40]).loss[-1])
+
+    h = np.log1p(1e-4)
+    secant = (last(0.999 * np.exp(h)) - last(0.999 * np.exp(-h))) / (2 * h)
+    np.testing.assert_allclose(discrete.secant[-1], secant, rtol=1e-6)
+    for side in (equation, discrete):
+        assert side.okay
+        assert side.useful_until == 40
+        assert np.all(side.missed < 0.05)
+
+
 def command(*arguments, cwd):
     line = [sys.executable, "-m", "idemodels", "study", *arguments]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "COLUMNS": "200"}
