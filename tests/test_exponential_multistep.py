@@ -154,6 +154,18 @@ def test_a_memory_faster_than_any_step_costs_no_more():
     assert max(counts) < 1.3 * counts[0]
 
 
+def test_a_direction_that_turns_over_in_the_last_gap_of_a_step_is_seen():
+    """RMSProp with b = 0 goes by a sign: at one pace to the minimum, wherever the steps end."""
+    starts, ts = jnp.linspace(1.0, 3.9, 64), jnp.linspace(0.0, 100.0, 401)
+    method = ide.Markov(rtol=1e-4, atol=1e-6)
+
+    def path(theta0):
+        return ide.solve(ide.RMSProp(0.1, 0.0), ide.Quadratic(), theta0, ts, method=method).theta
+
+    truth = jnp.minimum(starts[:, None] + 0.1 * ts[None], 4.0)
+    np.testing.assert_allclose(jax.vmap(path)(starts), truth, rtol=0, atol=1e-5)
+
+
 def test_saving_costs_no_gradient():
     method = ide.Markov(ide.ExponentialMultistep(3))
     run = lambda ts: ide.solve(ide.Adam(0.1), ide.Quadratic(), jnp.ones(1), ts, method=method)

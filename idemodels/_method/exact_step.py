@@ -25,6 +25,7 @@ class Nodes:
     - `motion`: the integral up to each of `ends` of the polynomial through values at the nodes,
         shape `(n + 1, n)`.
     - `powers`: the coefficients of that polynomial, lowest first, shape `(n, n)`.
+    - `end`: its value at 1, shape `(n,)`; `gap`: how much of the step is past the last node.
     """
 
     def __init__(self, count: int):
@@ -33,6 +34,7 @@ class Nodes:
         self.count = count
         self.inside, self.ends = nodes, np.append(nodes, 1.0)
         self.powers = np.linalg.inv(nodes[:, None] ** j)
+        self.end, self.gap = self.powers.sum(axis=0), 1.0 - nodes[-1]
         self.motion = (self.ends[:, None] ** (j + 1) / (j + 1)) @ self.powers
 
 
@@ -53,18 +55,20 @@ class ExactStep(eqx.Module):
     Node by node, so that on many parameters it is one loop of arithmetic, in which nothing of
     their size is written but what it returns.
 
-    - `alpha`: at the nodes.
+    - `s`, `alpha`: at each of `Nodes.ends`.
     - `memory`: by memory, its states at the end (the first rows) and the moment at each node, of
         its states at the start (the first columns) and its feature at each node.
     - `motion`: theta at each of `Nodes.ends` is `faded` theta - `motion` @ direction.
+    - `gap`: how long no node looks, at the end.
     """
 
     model: AbstractModel
-    s: Float[Array, " n"]
-    alpha: Float[Array, " n"]
+    s: Float[Array, " ends"]
+    alpha: Float[Array, " ends"]
     memory: dict[str, Float[Array, "rows columns"]]
     motion: Float[Array, "ends n"]
     faded: Float[Array, " ends"]
+    gap: Scalar
     sweeps: int = eqx.field(static=True)
 
     @classmethod
@@ -82,19 +86,20 @@ class ExactStep(eqx.Module):
             end = jnp.concatenate([E[-1], W[-1].T], axis=1)
             moment = jnp.concatenate([read(E[:-1]), jax.vmap(read)(W[:-1])], axis=1)
             matrices[name] = jnp.concatenate([end, moment])
-        at = jnp.asarray(s, dtype) + ends[:-1] * h
+        at = jnp.asarray(s, dtype) + ends * h
         alpha = jax.vmap(model.alpha)(at)
         motion = h * jnp.asarray(nodes.motion, dtype)
         # (E1) with decoupled weight decay w: theta' = -alpha (direction + w theta)
-        decay = model.weight_decay * (motion @ alpha)
-        motion = motion * alpha[None] * jnp.exp(decay[None, :-1] - decay[:, None])
+        decay = model.weight_decay * (motion @ alpha[:-1])
+        motion = motion * alpha[None, :-1] * jnp.exp(decay[None, :-1] - decay[:, None])
         faded = jnp.exp(-decay)
-        return cls(model, at, alpha, matrices, motion, faded, order)
+        gap = h * jnp.asarray(nodes.gap, dtype)
+        return cls(model, at, alpha, matrices, motion, faded, gap, order)
 
     def __call__(
         self, theta: PyTree[Array], memory: dict[str, PyTree[Array]], g: list[PyTree[Array]]
-    ) -> tuple[PyTree[Array], dict[str, PyTree[Array]], PyTree[Array]]:
-        """The way of theta to the end, memories there, and the direction at the last node.
+    ) -> tuple[PyTree[Array], dict[str, PyTree[Array]], list[PyTree[Array]]]:
+        """The way of theta to the end, memories there, and the direction at each node.
 
         **Arguments:**
 
@@ -109,11 +114,31 @@ class ExactStep(eqx.Module):
             for _ in range(self.sweeps):
                 inside = [self.after(self._way(i, d), theta, i) for i in range(len(g))]
                 d = self._directions(inside, g, read)
-        return self._way(-1, d), end, d[-1]
+        return self._way(-1, d), end, d
 
     def after(self, way: PyTree[Array], theta: PyTree[Array], i: int = -1) -> PyTree[Array]:
         """Theta at the end, or at the node `i`, after a `way` that says nothing of weight decay."""
         return jax.tree.map(lambda x, way: self.faded[i] * x - way, theta, way)
+
+    def overlooked(
+        self, d: list[PyTree[Array]], theta: PyTree[Array], memory: dict[str, Any], g: PyTree[Array]
+    ) -> PyTree[Array]:
+        """How far theta would be elsewhere if the direction were all through the gap as at the end.
+
+        A direction that is little but a sign turns over at a point; past the last node no rule sees
+        it, and the gradient, which goes on smoothly, does not tell.
+
+        **Arguments:**
+
+        - `d`: the direction at each node; `theta`, `memory`, `g`: what the step ends with.
+        """
+        memories = self.model.memories()
+        moments = {name: m.markov.read(memory[name]) for name, m in memories.items()}
+        end = quotient(fraction_of(self.model, self.s[-1], theta, g, moments))
+        weights = jnp.asarray(nodes_for(len(d)).end, self.gap.dtype)
+        expected = combine(weights[None], d)[0]
+        lasting = self.alpha[-1] * self.gap
+        return jax.tree.map(lambda a, b: lasting * (a - b), end, expected)
 
     def end(self, name: str, state: PyTree[Array], features: list[PyTree[Array]]) -> PyTree[Array]:
         """The states of one memory at the end, of its feature at each node."""
@@ -134,7 +159,7 @@ class ExactStep(eqx.Module):
         return stacked(out[: len(before)]), out[len(before) :]
 
     def _directions(self, theta: list[Any], g: list[Any], read: list[Any]) -> list[PyTree[Array]]:
-        nodes = list(zip(self.s, theta, g, read, strict=True))
+        nodes = list(zip(self.s[:-1], theta, g, read, strict=True))
         at = lambda node: quotient(fraction_of(self.model, *node))
         return _each(eqx.filter_closure_convert(at, nodes[0]), nodes)
 

@@ -108,16 +108,17 @@ class ExponentialMultistep(AbstractReporting):
 
         predicted = line.predicted(past.gradients)
         uncorrected = predicted[:-1]
-        foretold, _, foretold_velocity = exact(y0.theta, y0.memory, uncorrected)
+        foretold, _, foretold_d = exact(y0.theta, y0.memory, uncorrected)
         new = equation.gradient(exact.after(foretold, y0.theta), y0.fixed)
         after = line.corrected(predicted, new)
-        way, memory, velocity = exact(y0.theta, y0.memory, after)
+        way, memory, d = exact(y0.theta, y0.memory, after)
+        theta1 = exact.after(way, y0.theta)
 
         # an error in the velocity lasts as long as the memory that forgets it first
         lasting = exact.alpha[-1] * memory_time(model, dtype)
         e_theta = jax.tree.map(
-            lambda x, x0, v, v0: jnp.abs(x - x0) + lasting * jnp.abs(v - v0),
-            *(way, foretold, velocity, foretold_velocity),
+            lambda x, x0, v, v0, more: jnp.abs(x - x0) + lasting * jnp.abs(v - v0) + jnp.abs(more),
+            *(way, foretold, d[-1], foretold_d[-1], exact.overlooked(d, theta1, memory, new)),
         )
         e_memory = {}
         for name, m in model.memories().items():
@@ -127,7 +128,7 @@ class ExponentialMultistep(AbstractReporting):
             ]
             learnt = exact.learnt(name, surprise)
             e_memory[name] = jax.tree.map(lambda z: _MEMORY_ERROR * z, learnt)
-        y1 = Augmented(exact.after(way, y0.theta), memory, y0.fixed)
+        y1 = Augmented(theta1, memory, y0.fixed)
         error: Any = Augmented(e_theta, e_memory, y0.fixed)
         if self._reports:
             starting = 1 + (self._order - 1) * (self._order - 2) // 2
