@@ -56,8 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 FILES = ("work_precision.json", "scale.json")
-# Those of the commands `python -m benchmarks.peers` and `python -m benchmarks.sweep`.
-ALONE = ("peers.json", "sweep.json")
+# Those of the commands `python -m benchmarks.peers`, `.sweep` and `.gradients`.
+ALONE = ("peers.json", "sweep.json", "gradients.json")
 # How many limits the network's curves have, and how many a large network's solve.
 _LARGER = 3.0
 

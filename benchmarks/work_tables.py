@@ -5,6 +5,7 @@ from typing import Any
 from .contestants import CONTESTANTS
 from .descents import DESCENTS, PUBLISHED
 from .fronts import best, least, okay
+from .gradient_tables import gradients
 from .problems import PROBLEMS
 from .records import Record, duration, number, rows
 from .sweep_tables import sweeps
@@ -16,7 +17,7 @@ _BETTER = 100.0
 Page = dict[str, Any]
 
 
-def tables(work: Page, scale: Page, peers: Page, sweep: Page) -> dict[str, str]:
+def tables(work: Page, scale: Page, peers: Page, sweep: Page, derivatives: Page) -> dict[str, str]:
     """**Returns:** the Markdown between each pair of markers in the README, by its name."""
     return {
         "losses": _losses(work["records"], scale["records"], peers["records"]),
@@ -25,6 +26,7 @@ def tables(work: Page, scale: Page, peers: Page, sweep: Page) -> dict[str, str]:
         "work": _work(work["records"]),
         "scale": _scale(scale["records"]),
         "sweeps": sweeps(sweep),
+        "gradients": gradients(derivatives),
         "run": _run(work, scale),
     }
 

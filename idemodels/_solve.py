@@ -71,7 +71,7 @@ def solve(
         network need not be; a pytree of arrays. Moments are then not kept either.
     - `adjoint`: how to differentiate; any diffrax adjoint. `None` is
         `diffrax.RecursiveCheckpointAdjoint`, which does reverse mode only, with a checkpoint for
-        each of 4096 solver steps, or as many as 128 MiB hold, or 16: beyond them steps are computed
+        each of 4096 solver steps, or as many as 256 MiB hold, or 16: beyond them steps are computed
         more than once, as `diffrax.DirectAdjoint()` does in reverse, with sizes that agree to some
         1e-16 / rtol only. For forward mode pass `diffrax.ForwardMode()`; for a Hessian take
         `jax.jacfwd` twice with it, since `DirectAdjoint` compiles for minutes there.

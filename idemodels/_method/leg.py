@@ -30,7 +30,7 @@ from .steady import Steady
 _GROWTH = 3.0
 # Checkpoints: bytes for all of them, how few and how many there are, and how many states of the
 # equation one of them holds with the past of a multistep method.
-_ROOM, _FEWEST, _MOST, _STATES = 2**27, 16, 4096, 4
+_ROOM, _FEWEST, _MOST, _STATES = 2**28, 16, 4096, 4
 # Counts a leg whose solver does not tell how often it calls the right-hand side.
 _UNKNOWN = -(2**30)
 
