@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-# In a process of its own: a check at run time is a call to this device, which has no form on another.
+# In a process of its own: a check at run time calls this device, which has no form on another.
 PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np
 jax.config.update("jax_enable_x64", True)
