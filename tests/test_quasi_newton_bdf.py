@@ -87,7 +87,8 @@ def test_lanes_equal_single_runs():
 
     rates = jnp.asarray([0.02, 0.1])
     both = jax.jit(jax.vmap(last))(rates)
-    np.testing.assert_allclose(both, [jax.jit(last)(rate) for rate in rates], rtol=1e-9)
+    # steps are chosen by errors, so that rounding is magnified by 1/rtol and more
+    np.testing.assert_allclose(both, [jax.jit(last)(rate) for rate in rates], rtol=1e-8)
 
 
 def test_a_jump_starts_anew():
