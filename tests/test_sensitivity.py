@@ -147,6 +147,33 @@ def test_every_model_agrees_with_its_differences(name, objective):
         assert found.discrete.error[name] < 1e-5, name
 
 
+TIGHT = {"rtol": 1e-9, "atol": 1e-12}
+METHODS = {
+    "Tsit5": (ide.Adam(0.01), ("learning_rate", "b1", "b2"), ide.Markov(dfx.Tsit5(), **TIGHT)),
+    "Dopri8, causal": (
+        ide.RMSProp(0.01, reading="causal"),
+        ("learning_rate", "decay"),
+        ide.Markov(dfx.Dopri8(), **TIGHT),
+    ),
+    "multistep": (
+        ide.AdaGrad(0.1),
+        ("learning_rate", "theta0"),
+        ide.Markov(ide.ExponentialMultistep(4), **TIGHT),
+    ),
+    "history": (ide.Adam(0.01), ("learning_rate", "b1", "b2"), ide.History()),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_agrees_with_its_differences(name, objective):
+    (model, wrt, method), (loss, theta0) = METHODS[name], OBJECTIVES[objective]
+    theta0 = loss.theta0 if theta0 is None else jnp.asarray(theta0)
+    found = ide.sensitivity(model, loss, theta0, 40, wrt=wrt, method=method)
+    assert max(found.equation.error.values()) < 1e-5
+
+
 @pytest.mark.slow
 def test_any_outcome_of_arrays_and_of_what_has_a_path():
     wrt = ("objective.minimum", "theta0", "model.learning_rate")
