@@ -4,6 +4,7 @@ from . import analysis as analysis
 from ._compare import Comparison as Comparison, compare as compare
 from ._discrete import run_discrete as run_discrete
 from ._equation import Equation as Equation
+from ._flow import InterpolatingFlow as InterpolatingFlow
 from ._kernel import (
     AbstractKernel as AbstractKernel,
     AbstractMarkovKernel as AbstractMarkovKernel,

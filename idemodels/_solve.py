@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, PyTree
 
 from ._checks import all_finite, is_concrete
 from ._equation import Augmented, Equation, cast, dtype_of
+from ._flow import FlowEquation, InterpolatingFlow
 from ._method import AbstractMethod, FixedPoint, History, Markov
 from ._method.base import Answer, Problem, describe, is_advanced
 from ._model import AbstractModel, MemoryModel
@@ -24,7 +25,6 @@ from ._results import (
     State,
     Trajectory,
     fill_past,
-    integrated_rate,
     is_okay,
     losses,
 )
@@ -35,7 +35,7 @@ _METHODS = (Markov(), FixedPoint(), History())
 
 
 def solve(
-    model: AbstractModel,
+    model: AbstractModel | InterpolatingFlow,
     objective: Objective,
     theta0: Theta,
     ts: Any,
@@ -55,7 +55,7 @@ def solve(
 
     **Arguments:**
 
-    - `model`: an optimizer, such as [`idemodels.Adam`][].
+    - `model`: an optimizer, such as [`idemodels.Adam`][], or an [`idemodels.InterpolatingFlow`][].
     - `objective`: `objective(theta)`, or `objective(theta, args)` when `args` is given, returning
         a scalar. Pass data as `args`, or as fields of an `eqx.Module`.
     - `theta0`: any pytree. Its floating arrays move, in the widest of their types; every other
@@ -84,7 +84,7 @@ def solve(
     at `theta0`; `RuntimeError` with advice if the solve fails and `throw` is set; `TypeError` or
     `RuntimeError` where it is differentiated in the mode that `adjoint` does not do.
     """
-    check_model(model, AbstractModel, "a model such as `idemodels.Adam(0.1)`")
+    check_model(model, MODELS, "a model such as `idemodels.Adam(0.1)`, or a flow")
     method = default_method(model) if method is None else method
     check_method(method, model)
     if state0 is not None and state0.theta is not None:
@@ -97,13 +97,24 @@ def solve(
     ts, valid = as_steps(ts, start, resumed=state0 is not None, dtype=dtype)
     method = method.prepare(given, state0)
     held = Held(objective, rest)
-    equation = Equation(cast(model, dtype), held, args)
+    equation = equation_for(model, held, args, theta)
     problem = prepare(equation, theta, _states_of(state0), ts, valid, save)
     if is_concrete(problem.g0):
         check_gradient(problem.g0)
     answer = _answer(method, problem, adjoint)
     trajectory = report(problem, answer, state0 is not None)
     return _raise(trajectory, answer.s) if throw else trajectory
+
+
+# What has an equation.
+MODELS = (AbstractModel, InterpolatingFlow)
+
+
+def equation_for(model: Any, objective: Any, args: Any, theta: Any) -> Equation | FlowEquation:
+    """The equation of a model or a flow, for parameters like `theta`."""
+    if isinstance(model, InterpolatingFlow):
+        return FlowEquation.of(model, objective, args, theta)
+    return Equation(cast(model, dtype_of(theta)), objective, args)
 
 
 def _answer(method: AbstractMethod, problem: Problem, adjoint: Any) -> Answer:
@@ -148,7 +159,7 @@ class Held(eqx.Module):
 class _Keep(eqx.Module):
     """What is kept of a state, where the path is wanted."""
 
-    equation: Equation
+    equation: Equation | FlowEquation
     save: Callable[..., PyTree[Any]] | None
 
     def __call__(self, s: Any, y: Augmented, moments: Moments | None = None) -> PyTree[Any]:
@@ -163,7 +174,7 @@ class _Keep(eqx.Module):
 
 
 @eqx.filter_jit
-def prepare(equation: Equation, theta, state0, ts, valid, save) -> Problem:
+def prepare(equation: Equation | FlowEquation, theta, state0, ts, valid, save) -> Problem:
     y0 = equation.start(theta)
     if state0 is not None:
         like = lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape)
@@ -181,7 +192,7 @@ def _finish(problem: Problem, answer: Answer) -> tuple[Any, ...]:
     equation, kept, ts = problem.equation, answer.kept, problem.ts
     rows = (ts <= answer.s) & problem.valid
     kept = fill_past(rows, kept)
-    times = integrated_rate(equation.model.alpha, ts)
+    times = equation.times(ts)
     if "saved" in kept:
         return times, kept["saved"], kept["loss"], None, answer.y
     path = kept["state"].theta if "state" in kept else kept["theta"]
@@ -192,18 +203,15 @@ def _finish(problem: Problem, answer: Answer) -> tuple[Any, ...]:
 def report(problem: Problem, answer: Answer, resumed: bool) -> Trajectory:
     times, theta, loss, kept, y = _finish(problem, answer)
     rest = problem.equation.objective.rest  # pyright: ignore[reportFunctionMemberAccess]
-    memories = problem.equation.model.memories()
     moments, states = {}, None
     if kept is not None:
         theta = eqx.combine(theta, rest)
         moments = kept.get("moments", {})
     if kept is not None and "state" in kept:
         states = dataclasses.replace(kept["state"], s=problem.ts, theta=theta)
-        moments = {
-            name: jax.vmap(m.markov.read)(states.memory[name]) for name, m in memories.items()
-        }
+        moments = jax.vmap(problem.equation.read)(states.memory)
     last = None
-    if y.memory.keys() == memories.keys():
+    if y.memory.keys() == problem.y0.memory.keys():
         last = State(answer.s, eqx.combine(y.theta, rest), y.memory, y.velocity)
     stats = answer.stats
     if problem.equation.model.nonnegative and kept is not None:
@@ -247,12 +255,12 @@ def _raise(trajectory: Trajectory, reached: Scalar) -> Trajectory:
     return trajectory
 
 
-def default_method(model: AbstractModel) -> AbstractMethod:
+def default_method(model: AbstractModel | InterpolatingFlow) -> AbstractMethod:
     """The first of the methods that solves the equation; that of `check_method` if none does."""
     return next((method for method in _METHODS if method.solves(model)), _METHODS[0])
 
 
-def check_method(method: Any, model: AbstractModel) -> None:
+def check_method(method: Any, model: AbstractModel | InterpolatingFlow) -> None:
     """Raises unless `method` is one of ours, and one for the equation of `model`."""
     if not isinstance(method, AbstractMethod):
         hint = ""
@@ -269,7 +277,7 @@ def check_method(method: Any, model: AbstractModel) -> None:
         )
 
 
-def _advice(model: AbstractModel) -> str:
+def _advice(model: AbstractModel | InterpolatingFlow) -> str:
     fitting = [f"`idemodels.{type(m).__name__}()`" for m in _METHODS if m.solves(model)]
     if fitting:
         return f"Use {' or '.join(fitting)}."

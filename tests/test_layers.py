@@ -20,6 +20,7 @@ LAYERS = [
     "_optax_state",
     "_parameters",
     "_equation",
+    "_flow",
     "_target",
     "_discrete",
     "_method",

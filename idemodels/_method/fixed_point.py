@@ -101,8 +101,9 @@ class FixedPoint(AbstractMethod):
 
     def solves(self, model):
         """**Returns:** whether it reads a memory ahead; not singular at the start, nor inertial."""
-        hard = model.singular_start or model.inertial
-        return is_advanced(model) and is_markov(model) and not hard
+        if not is_advanced(model) or not is_markov(model):
+            return False
+        return not (model.singular_start or model.inertial)
 
     def run(self, problem, adjoint):
         del adjoint

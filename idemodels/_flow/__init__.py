@@ -1,0 +1,2 @@
+from .equation import FlowEquation as FlowEquation
+from .flow import InterpolatingFlow as InterpolatingFlow
