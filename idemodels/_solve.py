@@ -209,7 +209,7 @@ def report(problem: Problem, answer: Answer, resumed: bool) -> Trajectory:
         moments = kept.get("moments", {})
     if kept is not None and "state" in kept:
         states = dataclasses.replace(kept["state"], s=problem.ts, theta=theta)
-        moments = jax.vmap(problem.equation.read)(states.memory)
+        moments = jax.vmap(problem.equation.read)(states.memory) if states.memory else {}
     last = None
     if y.memory.keys() == problem.y0.memory.keys():
         last = State(answer.s, eqx.combine(y.theta, rest), y.memory, y.velocity)
