@@ -143,7 +143,10 @@ def _step_of(tx: optax.GradientTransformation, loss_of: Callable[[Any], Any]) ->
 
 
 def iterates(
-    model: AbstractModel, loss_of: Callable[[Any], Any], theta0: PyTree[Array], gaps: Array
+    model: AbstractModel | InterpolatingFlow,
+    loss_of: Callable[[Any], Any],
+    theta0: PyTree[Array],
+    gaps: Array,
 ) -> PyTree[Array]:
     """`theta0`, and theta after so many steps more each time; leaves with a leading axis.
 

@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool, PyTree
 
 from ._checks import all_finite, is_concrete
 from ._equation import Augmented, Equation, cast, dtype_of
-from ._flow import FlowEquation, InterpolatingFlow
+from ._flow import FlowEquation, InterpolatingFlow, by_path
+from ._flow_report import looked_at, with_model_error
 from ._method import AbstractMethod, FixedPoint, History, Markov
 from ._method.base import Answer, Problem, describe, is_advanced
 from ._model import AbstractModel, MemoryModel
@@ -103,7 +104,16 @@ def solve(
         check_gradient(problem.g0)
     answer = _answer(method, problem, adjoint)
     trajectory = report(problem, answer, state0 is not None)
-    return _raise(trajectory, answer.s) if throw else trajectory
+    if isinstance(model, InterpolatingFlow) and model.predict_error:
+        finer = model.changed(order=model.order + 1, predict_error=False, check=False)
+        options = {"args": args, "method": method, "save": save, "adjoint": adjoint}
+        again = solve(finer, objective, theta0, ts, **options, state0=state0, throw=False)
+        trajectory = with_model_error(trajectory, again)
+    if throw:
+        trajectory = _raise(trajectory, answer.s)
+    if isinstance(equation, FlowEquation) and equation.model.check:
+        trajectory = looked_at(equation, trajectory)
+    return trajectory
 
 
 # What has an equation.
@@ -178,7 +188,8 @@ def prepare(equation: Equation | FlowEquation, theta, state0, ts, valid, save) -
     y0 = equation.start(theta)
     if state0 is not None:
         like = lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape)
-        y0 = dataclasses.replace(y0, memory=jax.tree.map(like, state0.memory, y0.memory))
+        given = {name: state0.memory[name] for name in y0.memory}
+        y0 = dataclasses.replace(y0, memory=jax.tree.map(like, given, y0.memory))
         if state0.velocity is not None:
             velocity = jax.tree.map(like, state0.velocity, y0.velocity)
             y0 = dataclasses.replace(y0, velocity=velocity)
@@ -346,12 +357,12 @@ def as_steps(ts: Any, start: Any, *, resumed: bool, dtype: Any) -> tuple[Path, A
     return ts, valid & (ts[0] >= 0)
 
 
-def state_from_optax(model: AbstractModel, opt_state: Any) -> State:
+def state_from_optax(model: AbstractModel | InterpolatingFlow, opt_state: Any) -> State:
     """An optimizer's state as the place to go on from with the equation.
 
     **Arguments:**
 
-    - `model`: the model whose discrete twin made it.
+    - `model`: the model, or the flow, whose discrete twin made it.
     - `opt_state`: the state of an optax transformation: of `model.optax()`, of `optax.adam`, or of
         a chain that contains such.
 
@@ -360,8 +371,10 @@ def state_from_optax(model: AbstractModel, opt_state: Any) -> State:
 
     **Raises:** `ValueError` if `opt_state` has not the model's moments.
     """
-    check_model(model, AbstractModel, "a model such as `idemodels.Adam(0.1)`")
+    check_model(model, MODELS, "a model such as `idemodels.Adam(0.1)`, or a flow")
     count = first_of(opt_state, "count")
+    if isinstance(model, InterpolatingFlow):
+        return State(count, None, by_path(opt_state))
     if isinstance(model, MemoryModel):
         memory = first_of(opt_state, "memory")
         if memory is None or memory.keys() != model.memories().keys():

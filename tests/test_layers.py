@@ -24,6 +24,7 @@ LAYERS = [
     "_target",
     "_discrete",
     "_method",
+    "_flow_report",
     "_solve",
     "_run",
     "_compare",

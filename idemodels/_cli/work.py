@@ -16,11 +16,11 @@ from .._analysis.convergence import least_of
 from .._compare import Comparison, compare
 from .._config import Case
 from .._discrete import run_discrete
-from .._equation import Equation, Fixed
+from .._equation import Fixed
 from .._method import AbstractMethod, History, Markov
 from .._plot import Pair, Side
 from .._results import RESULTS, Trajectory, is_okay
-from .._solve import solve
+from .._solve import equation_for, solve
 from .._types import Theta
 
 # The equation's path is kept at so many points: at the first of these numbers that holds all of the
@@ -101,6 +101,7 @@ def work(case: Case, dtype: str, points: int) -> tuple[Record, Pair | None]:
         finer = _at_another_accuracy(case.method)
         again = None if finer is None else _solved(case, finer, start, ts)
         discrete = run_discrete(case.model, case.objective, start, case.steps, ts=marks)
+        path, discrete = (_timed(case, side) for side in (path, discrete))
     except ValueError as e:
         return Record(*case_is, False, str(e)), None
     sides = [Side(path, _gradients(case, path)), Side(discrete, _gradients(case, discrete))]
@@ -180,6 +181,13 @@ def _solved(case: Case, method: AbstractMethod, start: Theta, ts: np.ndarray) ->
     return replace(path, ts=path.ts - case.shift, times=times)
 
 
+def _timed(case: Case, path: Trajectory) -> Trajectory:
+    """With the papers' time also where an optimizer does not tell it: its rate is in the config."""
+    if path.times is not None:
+        return path
+    return replace(path, times=case.values["learning_rate"] * path.ts)
+
+
 def _least(case: Case) -> float:
     """The loss in the minimum, where the objective knows it."""
     least = least_of(case.objective, None)
@@ -188,12 +196,12 @@ def _least(case: Case) -> float:
 
 def _gradients(case: Case, path: Trajectory) -> Any:
     """The gradient at every row, the papers' L2 term included."""
-    equation = Equation(case.model, case.objective)
+    equation = equation_for(case.model, case.objective, None, case.start("float32"))
     return _gradient_rows(equation, path.theta)
 
 
 @eqx.filter_jit
-def _gradient_rows(equation: Equation, thetas: Any) -> Any:
+def _gradient_rows(equation: Any, thetas: Any) -> Any:
     moving, fixed = eqx.partition(thetas, eqx.is_inexact_array)
     return jax.lax.map(lambda theta: equation.gradient(theta, Fixed(fixed)), moving)
 

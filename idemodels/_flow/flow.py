@@ -78,6 +78,10 @@ class InterpolatingFlow(eqx.Module):
                 f"Argument `order` must be at most {_HIGHEST}, beyond which the differences are "
                 f"rounding, but is {order}."
             )
+        if predict_error and order == _HIGHEST:
+            raise ValueError(
+                f"Argument `predict_error` must be False for the highest order, {_HIGHEST}."
+            )
         if not _is_count(exact_steps):
             raise ValueError(
                 f"Argument `exact_steps` must be an integer, 0 or more, but is {exact_steps!r}."
@@ -93,6 +97,11 @@ class InterpolatingFlow(eqx.Module):
         given = {} if hyperparams is None else hyperparams
         self.hyperparams = {name: as_hyperparameter(x, name) for name, x in given.items()}
         self.predict_error, self.check = bool(predict_error), bool(check)
+
+    def changed(self, **changes: Any) -> "InterpolatingFlow":
+        """The flow with other arguments."""
+        given = {name: value for name, value in vars(self).items() if name != "tx"}
+        return InterpolatingFlow(self.tx, **(given | changes))
 
     def optax(self) -> optax.GradientTransformation:
         """The discrete twin: `tx` itself, with `hyperparams` in its state."""
@@ -154,7 +163,7 @@ def _check_transformation(tx: Any) -> None:
 
 
 def _is_count(x: Any) -> bool:
-    return isinstance(x, int | np.integer) and not isinstance(x, bool) and x >= 0
+    return isinstance(x, int | np.integer) and not isinstance(x, bool) and bool(x >= 0)
 
 
 def _with_hyperparams(opt_state: Any, values: dict[str, Any]) -> Any:

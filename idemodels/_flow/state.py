@@ -23,6 +23,10 @@ _REFUSED = {
     "ConditionallyTransformState": "leaves updates out",
     "GaLoreState": "changes its projection at some of its updates only",
 }
+# What makes a step rough that is none of the above.
+_ROUGH = {
+    "FactoredState": "clips by the size of whole blocks",
+}
 # The fields in which optax keeps what is never negative, and may be slightly so along a solver's
 # step: squares and roots of them are taken.
 _NONNEGATIVE = {
@@ -50,12 +54,14 @@ class Layout(eqx.Module):
     - `names`: of its leaves, by their paths.
     - `moves`: which of them do; the others are `fixed`.
     - `nonnegative`: which of them are clamped at 0.
+    - `rough`: what of the update is known not to be smooth, in words; `None` if nothing is.
     """
 
     treedef: Any = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
     moves: tuple[bool, ...] = eqx.field(static=True)
     nonnegative: tuple[bool, ...] = eqx.field(static=True)
+    rough: str | None = eqx.field(static=True)
     fixed: tuple[Array | None, ...]
 
     def memory(self, opt_state: Any) -> dict[str, Array]:
@@ -70,14 +76,23 @@ class Layout(eqx.Module):
         for name, moves, clamped, fixed in zip(
             self.names, self.moves, self.nonnegative, self.fixed, strict=True
         ):
-            x = memory[name][0] if moves else fixed
-            leaves.append(jnp.maximum(x, 0) if clamped and moves else x)
+            if not moves:
+                leaves.append(fixed)
+                continue
+            x = memory[name][0]
+            leaves.append(jnp.maximum(x, 0) if clamped else x)
         return jax.tree.unflatten(self.treedef, leaves)
 
     def clamped(self, memory: dict[str, Array]) -> dict[str, Array]:
         """What moves, with second moments at 0 where they are below."""
         below = dict(zip(self.names, self.nonnegative, strict=True))
         return {name: jnp.maximum(x, 0) if below[name] else x for name, x in memory.items()}
+
+
+def by_path(opt_state: Any) -> dict[str, Array]:
+    """The leaves of an optimizer's state, as the memory of a flow's state names them."""
+    leaves = jax.tree_util.tree_leaves_with_path(opt_state)
+    return {jax.tree_util.keystr(path): jnp.asarray(x)[None] for path, x in leaves}
 
 
 def layout_of(
@@ -99,7 +114,7 @@ def layout_of(
     with_paths, treedef = jax.tree_util.tree_flatten_with_path(opt_state)
     names = tuple(jax.tree_util.keystr(path) for path, _ in with_paths)
     leaves = [_strong(x, name, dtype) for name, (_, x) in zip(names, with_paths, strict=True)]
-    moves = _which_move(step, theta, jax.tree.unflatten(treedef, leaves))
+    moves, signs = _which_move(step, theta, jax.tree.unflatten(treedef, leaves))
     for name, x, moving in zip(names, leaves, moves, strict=True):
         if moving and not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(
@@ -109,7 +124,8 @@ def layout_of(
     fields = [{getattr(key, "name", None) for key in path} for path, _ in with_paths]
     nonnegative = tuple(bool(keys & _NONNEGATIVE) for keys in fields)
     fixed = tuple(None if m else x for m, x in zip(moves, leaves, strict=True))
-    layout = Layout(treedef, names, moves, nonnegative, fixed)
+    rough = "its update takes signs" if signs else _first_of(_ROUGH, opt_state)
+    layout = Layout(treedef, names, moves, nonnegative, rough, fixed)
     return layout, jax.tree.unflatten(treedef, leaves)
 
 
@@ -125,13 +141,11 @@ def _strong(x: Any, name: str, dtype: Any) -> Array:
     return jnp.asarray(x, x.dtype)
 
 
-def _which_move(step: Any, theta: PyTree[Array], opt_state: Any) -> tuple[bool, ...]:
-    """Which leaves of the state an update changes: those that are not handed through."""
+def _which_move(step: Any, theta: PyTree[Array], opt_state: Any) -> tuple[tuple[bool, ...], bool]:
+    """Which leaves of the state an update does not hand through, and whether it takes signs."""
     structure = jax.tree.structure(opt_state)
     try:
-        jaxpr, out = jax.make_jaxpr(lambda g, state: step(g, state)[1], return_shape=True)(
-            theta, opt_state
-        )
+        jaxpr, (_, out) = jax.make_jaxpr(step, return_shape=True)(theta, opt_state)
     except TypeError as e:
         raise ValueError(
             "Argument `tx` must be a transformation whose update needs gradient, state and "
@@ -143,18 +157,41 @@ def _which_move(step: Any, theta: PyTree[Array], opt_state: Any) -> tuple[bool, 
             "does not."
         )
     given = jaxpr.jaxpr.invars[-structure.num_leaves :] if structure.num_leaves else []
-    made = jaxpr.jaxpr.outvars
-    return tuple(a is not b for a, b in zip(given, made, strict=True))
+    made = jaxpr.jaxpr.outvars[-structure.num_leaves :] if structure.num_leaves else []
+    moves = tuple(a is not b for a, b in zip(given, made, strict=True))
+    return moves, _has_sign(jaxpr.jaxpr)
+
+
+def _has_sign(jaxpr: Any) -> bool:
+    def inside(eqn):
+        given = jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr)
+        return any(_has_sign(getattr(x, "jaxpr", x)) for x in given if _is_jaxpr(x))
+
+    return any(eqn.primitive.name == "sign" or inside(eqn) for eqn in jaxpr.eqns)
+
+
+def _is_jaxpr(x: Any) -> bool:
+    return hasattr(getattr(x, "jaxpr", x), "eqns")
 
 
 def _refuse_by_name(opt_state: Any) -> None:
+    found = _first_of(_REFUSED, opt_state)
+    if found is not None:
+        raise ValueError(
+            f"Argument `tx` must be an optimizer whose step is a smooth map, but {found}: no flow "
+            "does."
+        )
+
+
+def _first_of(reasons: dict[str, str], opt_state: Any) -> str | None:
+    """What is said of the first part of a state that has a name in `reasons`."""
+    found: list[str] = []
+
     def visit(node: Any) -> bool:
         name = type(node).__name__
-        if name in _REFUSED:
-            raise ValueError(
-                "Argument `tx` must be an optimizer whose step is a smooth map, but has a "
-                f"{name.removesuffix('State')}, which {_REFUSED[name]}: no flow does."
-            )
+        if name in reasons:
+            found.append(f"its {name.removesuffix('State')} {reasons[name]}")
         return False
 
     jax.tree.leaves(opt_state, is_leaf=visit)
+    return found[0] if found else None

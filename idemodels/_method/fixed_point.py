@@ -99,7 +99,7 @@ class FixedPoint(AbstractMethod):
             if value is not None or name != "elements":
                 check_count(value, name)
 
-    def solves(self, model):
+    def solves(self, model: Any):
         """**Returns:** whether it reads a memory ahead; not singular at the start, nor inertial."""
         if not is_advanced(model) or not is_markov(model):
             return False
