@@ -38,7 +38,7 @@ class OrderStudy(eqx.Module):
 
     def __str__(self) -> str:
         heads = ("order", *(f"{alpha:g}" for alpha in self.alphas), "slope")
-        lines = [heads]
+        lines: list[tuple[str, ...]] = [heads]
         for p, errors, slope in zip(self.orders, self.errors, self.slopes, strict=True):
             lines.append((str(p), *(f"{error:.2e}" for error in errors), f"{slope:.2f}"))
         return "\n".join("  ".join(cell.rjust(9) for cell in line) for line in lines)

@@ -104,7 +104,7 @@ class FlowEquation(eqx.Module):
         increments = {name: x - old[name] for name, x in new.items()}
         return Augmented(theta, new, y.fixed), Augmented(updates, increments, y.fixed)
 
-    def steps(self, y: Augmented, count: int) -> Augmented:
+    def steps(self, y: Augmented, count: Any) -> Augmented:
         """The state after so many steps of the optimizer."""
         return jax.lax.fori_loop(0, count, lambda _, y: self.step(y)[0], y)
 
