@@ -37,6 +37,7 @@ from ._model import (
 from ._objective import (
     DigitsMLP as DigitsMLP,
     DoubleWell as DoubleWell,
+    Factorization as Factorization,
     LinearRegression as LinearRegression,
     LogCosh as LogCosh,
     LogisticRegression as LogisticRegression,

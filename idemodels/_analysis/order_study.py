@@ -112,34 +112,40 @@ def order_study(
     errors = np.full((len(orders), alphas.size), np.nan)
     size = max(1.0, max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(theta)))
     for i, p in enumerate(orders):
-        study = _study(tx_of_alpha, held, args, int(p), int(stride), method)
+        given = tx_of_alpha, held, args, int(p), int(stride), method
         for j, alpha in enumerate(alphas):
             steps, skipped = round(time / alpha), round(exact_time / alpha)
             marks = np.unique(np.round(np.linspace(skipped, steps, _POINTS + 1)).astype(int))
             # as many for each learning rate, so that one program serves all
             marks = np.concatenate([marks, steps + 1 + np.arange(_POINTS + 1 - marks.size)])
-            errors[i, j] = float(study(alpha, theta, jnp.asarray(marks)))
+            errors[i, j] = float(_largest(*given, jnp.asarray(alpha), theta, jnp.asarray(marks)))
     slopes = [order(alphas, np.where(e > _FLOOR * size, e, np.nan)) for e in errors]
     return OrderStudy(alphas, tuple(int(p) for p in orders), errors, np.array(slopes))
 
 
-def _study(tx_of_alpha: Any, held: Any, args: Any, p: int, stride: int, method: Markov) -> Any:
-    """The largest error of a flow of order p at some steps, as a compiled function."""
-
-    @eqx.filter_jit
-    def largest(alpha, theta, marks):
-        dtype = dtype_of(theta)
-        flow = InterpolatingFlow(tx_of_alpha(alpha), p, 0, stride, check=False)
-        equation = FlowEquation.of(cast(flow, dtype), held, args, theta)
-        y = equation.steps(equation.start(theta), marks[0])
-        state = State(marks[0].astype(dtype), y.theta, y.memory)
-        given = flow, held, y.theta, marks.astype(dtype)
-        path = solve(*given, args=args, method=method, state0=state, throw=False)
-        loss = held if args is None else lambda theta: held(theta, args)
-        gaps = jnp.diff(marks, prepend=0)
-        run = jax.tree.map(lambda x: x[1:], iterates(flow, loss, theta, gaps))
-        apart = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), path.theta, run)
-        error = jnp.max(jnp.stack(jax.tree.leaves(apart)))
-        return jnp.where(is_okay(path.result), error, jnp.nan)
-
-    return largest
+@eqx.filter_jit
+def _largest(
+    tx_of_alpha: Any,
+    held: Any,
+    args: Any,
+    p: int,
+    stride: int,
+    method: Markov,
+    alpha: Any,
+    theta: Any,
+    marks: Any,
+) -> Any:
+    """The largest error at some steps of a flow of order p that starts at the first of them."""
+    dtype = dtype_of(theta)
+    flow = InterpolatingFlow(tx_of_alpha(alpha), p, 0, stride, check=False)
+    equation = FlowEquation.of(cast(flow, dtype), held, args, theta)
+    y = equation.steps(equation.start(theta), marks[0])
+    state = State(marks[0].astype(dtype), y.theta, y.memory)
+    given = flow, held, y.theta, marks.astype(dtype)
+    path = solve(*given, args=args, method=method, state0=state, throw=False)
+    loss = held if args is None else lambda theta: held(theta, args)
+    run = iterates(flow, loss, theta, jnp.diff(marks, prepend=0))
+    run = jax.tree.map(lambda x: x[1:], run)
+    apart = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), path.theta, run)
+    error = jnp.max(jnp.stack(jax.tree.leaves(apart)))
+    return jnp.where(is_okay(path.result), error, jnp.nan)

@@ -13,6 +13,7 @@ from .._model import AdaGrad, Adam, RMSProp, SecondOrderAdam
 from .._objective import (
     DigitsMLP,
     DoubleWell,
+    Factorization,
     LinearRegression,
     LogCosh,
     LogisticRegression,
@@ -30,6 +31,7 @@ OBJECTIVES = {
     "double_well": DoubleWell,
     "tilted_double_well": TiltedDoubleWell,
     "rosenbrock": Rosenbrock,
+    "factorization": Factorization,
     "log_cosh": LogCosh,
     "linear_regression": LinearRegression,
     "logistic_regression": LogisticRegression,
