@@ -222,7 +222,9 @@ def report(problem: Problem, answer: Answer, resumed: bool) -> Trajectory:
         states = dataclasses.replace(kept["state"], s=problem.ts, theta=theta)
         moments = jax.vmap(problem.equation.read)(states.memory) if states.memory else {}
     last = None
-    if y.memory.keys() == problem.y0.memory.keys():
+    flows = isinstance(problem.equation, FlowEquation)
+    remembered = problem.y0.memory if flows else problem.equation.model.memories()
+    if y.memory.keys() == remembered.keys():
         last = State(answer.s, eqx.combine(y.theta, rest), y.memory, y.velocity)
     stats = answer.stats
     if problem.equation.model.nonnegative and kept is not None:

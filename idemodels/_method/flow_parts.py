@@ -24,6 +24,9 @@ _LOOSE, _LOW = 1e-5, 2
 _TIGHT = 3e-8
 # The first step, in optimizer steps.
 _PACE = 0.5
+# Where stability limits the steps, as on a long path, a plain controller has a fourth of them
+# rejected: Gustafsson's coefficients (1991), doi:10.1145/210232.210242.
+_PROPORTIONAL, _INTEGRAL = 0.4, 0.3
 # s of an exact step is told from what rounding makes of it.
 _ROUNDING = 1e-6
 
@@ -235,6 +238,8 @@ def _controller(method: Any, problem: Problem, y0: Augmented, end: Scalar) -> Gu
         patience=None,
         norm=group_norm,
         negative=_Never(),
+        proportional=_PROPORTIONAL,
+        integral=_INTEGRAL,
     )
 
 

@@ -58,6 +58,10 @@ class Markov(AbstractMethod):
     linearly implicit one (Rodas5P) to the end, if there are at most 32 parameters.
     `stats["implicit_from"]` tells from where.
 
+    An [`idemodels.InterpolatingFlow`][] is solved by Bosh3 up to order 2 where `rtol` >= 1e-5, by
+    Dopri8 where `rtol` < 3e-8, and else by Tsit5; its tolerances hold in theta and in each leaf of
+    the optimizer's state.
+
     **Arguments:**
 
     - `solver`: any diffrax solver, for the whole path after a causal start; `None` for the legs
