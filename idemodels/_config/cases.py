@@ -185,7 +185,7 @@ def _check_shift(shift: Any, model: Any, method: AbstractMethod) -> None:
     if not 0 <= shift < np.inf:
         raise Mistakes(Mistake(("shift",), f"must be 0 or more, and finite, but is {shift}."))
     if shift and (not isinstance(method, Markov) or isinstance(model, InterpolatingFlow)):
-        text = f"must be 0 for this method and model, which starts at s = 0, but is {shift}."
+        text = f"must be 0 for this method, which starts at s = 0, but is {shift}."
         raise Mistakes(Mistake(("shift",), text))
 
 

@@ -76,9 +76,9 @@ def _sharpness(pair: Any, path: Any) -> tuple[np.ndarray, np.ndarray]:
     """Steps, and the largest eigenvalue of the preconditioned Hessian over what is stable."""
     values = pair.values
     twin = pair.model if isinstance(pair.model, AbstractModel) else None
-    if twin is None and values["optimizer"] in _TWINS:
-        given = {name: values[name] for name in _NUMBERS if name in values}
-        twin = _TWINS[values["optimizer"]](**given)
+    name = values.get("optimizer", values["model"])
+    if twin is None and name in _TWINS:
+        twin = _TWINS[name](**{key: values[key] for key in _NUMBERS if key in values})
     if twin is not None:
         found = stability(twin, pair.objective, path)
         return np.asarray(found.ts), np.asarray(found.ratio)
