@@ -76,6 +76,12 @@ def test_a_failure_says_so():
     assert np.isnan(path.theta[-1])
 
 
+def test_exact_steps_that_are_not_finite_say_so():
+    flow = ide.InterpolatingFlow(optax.sgd(1e3), exact_steps=200, check=False)
+    path = ide.solve(flow, ide.Quadratic(), 1.0, np.array([0.0, 200.0]), throw=False)
+    assert path.result == ide.RESULTS.nonfinite_gradient
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "tx",

@@ -44,6 +44,7 @@ class Record:
     - `num_clamped`, `positive_until`: how often the second moment was negative, and up to which s
         it is sure not to be; for a second moment that can be.
     - `published`: the source's number.
+    - `warning`: of a flow, why it cannot be trusted.
     - `seconds`: solving the equation; with compilation, where it is the first case of its kind.
     """
 
@@ -67,6 +68,7 @@ class Record:
     gradients: int | None = None
     implicit_from: float | None = None
     seconds: float | None = None
+    warning: str | None = None
     file: str | None = None
 
     @property
@@ -95,11 +97,15 @@ def work(case: Case, dtype: str, points: int) -> tuple[Record, Pair | None]:
     case_is = (dict(case.values), case.steps, type(case.method).__name__)
     began = time.perf_counter()
     try:
-        path = _solved(case, case.method, start, ts)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", UserWarning)
+            path = _solved(case, case.method, start, ts)
         jax.block_until_ready((path.theta, path.loss))
         seconds = time.perf_counter() - began
         finer = _at_another_accuracy(case.method)
-        again = None if finer is None else _solved(case, finer, start, ts)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # told already
+            again = None if finer is None else _solved(case, finer, start, ts)
         discrete = run_discrete(case.model, case.objective, start, case.steps, ts=marks)
         path, discrete = (_timed(case, side) for side in (path, discrete))
     except ValueError as e:
@@ -123,6 +129,7 @@ def work(case: Case, dtype: str, points: int) -> tuple[Record, Pair | None]:
         "gradients": int(stats["num_gradients"]),
         "implicit_from": _number(stats["implicit_from"]),
         "seconds": round(seconds, 3),
+        "warning": " ".join(str(w.message) for w in told) or None,
     }
     if okay:
         own = stats.get("solver_error", compared.solver_error)

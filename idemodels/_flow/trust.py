@@ -17,8 +17,9 @@ from .equation import FlowEquation
 # path is not smooth: for smooth optimizers it is below 1e-3, for those of signs .3 or more.
 DIFFERENCES, ROUGH = 5, 0.05
 # Where |mu - 1| of a multiplier of the step is larger than this the logarithm's series, which
-# converges below 1, is of no use.
-FAR = 0.95
+# converges below 1, is of no use. At 1 itself stand memories of the last step alone, such as adan's
+# gradient: they follow theta, and do no harm.
+FAR = 1.05
 _COMPARE = "Compare with `idemodels.run_discrete`."
 # Steps of the power iteration, and over how many of the last the growth is taken.
 ITERATIONS, _LAST = 16, 8

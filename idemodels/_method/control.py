@@ -166,9 +166,14 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         size = jnp.maximum(jnp.abs(t), 1.0)
         smallest = max(_SMALLEST, 64 * float(jnp.finfo(dtype).eps)) * size
         # the error that it sees is the scaled one
-        pi = {"pcoeff": self.proportional, "icoeff": self.integral}
         return dfx.PIDController(
-            0.0, 1.0, norm=jnp.abs, dtmin=smallest, factormax=self.growth, **pi
+            0.0,
+            1.0,
+            pcoeff=self.proportional,
+            icoeff=self.integral,
+            norm=jnp.abs,
+            dtmin=smallest,
+            factormax=self.growth,
         )
 
     def _scaled(self, error: Any, y0: Augmented, y1: Augmented) -> Scalar:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from .._checks import all_finite
 from .._equation import Augmented
 from .._flow import FlowEquation
 from .._results import RESULTS
@@ -120,7 +121,9 @@ def _exact(problem: Problem, front: Front, longest: int, end: int) -> Front:
         "num_exact": front.stats["num_exact"] + todo,
         "num_gradients": front.stats["num_gradients"] + made,
     }
-    return dataclasses.replace(front, t=reached, y=y, kept=kept, stats=stats)
+    failed = front.running & ~all_finite(y)
+    result = RESULTS.where(failed, RESULTS.nonfinite_gradient, front.result)
+    return dataclasses.replace(front, t=reached, y=y, kept=kept, result=result, stats=stats)
 
 
 def _between(stack: Augmented, sigma: Scalar, width: int) -> Augmented:
