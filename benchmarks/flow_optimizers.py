@@ -59,7 +59,8 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "lbfgs": optax.lbfgs,
     "lion": _betas(optax.lion),
     "noisy_sgd": _noisy,
-    "novograd": _betas(optax.novograd),
+    # these sum their gradients: a rate of the order of a^2, as for momentum
+    "novograd": lambda a: optax.novograd(2 * a * a, b1=_B1(a), b2=_B2(a)),
     "optimistic_adam_v2": _betas(optax.optimistic_adam_v2),
     "optimistic_gradient_descent": optax.optimistic_gradient_descent,
     "polyak_sgd": optax.polyak_sgd,
@@ -78,7 +79,7 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     ),
     "acprop": _betas(contrib.acprop),
     "ademamix": lambda a: contrib.ademamix(a, b1=_B1(a), b2=_B2(a), b3=_B2(a)),
-    "simplified_ademamix": lambda a: contrib.simplified_ademamix(a, b1=_B1(a), b2=_B2(a)),
+    "simplified_ademamix": lambda a: contrib.simplified_ademamix(2 * a * a, b1=_B1(a), b2=_B2(a)),
     "adopt": _betas(contrib.adopt),
     "cocob": contrib.cocob,
     "dadapt_adamw": contrib.dadapt_adamw,

@@ -47,7 +47,7 @@ def record(name: str) -> dict[str, Any]:
                 )
                 found[side] = {"slopes": _plain(study.slopes), "errors": _plain(study.errors)}
     except (ValueError, TypeError, AttributeError) as e:
-        found["result"] = f"refused: {provenance.first_line(e).removeprefix('Argument `tx` must ')}"
+        found["result"] = f"refused: {provenance.first_line(e).removeprefix('Argument `tx` ')}"
     else:
         found["result"] = "" if said is None else f"flagged: {said.split('. ')[0]}"
     return found

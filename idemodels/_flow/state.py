@@ -23,6 +23,8 @@ _REFUSED = {
     "ConditionallyTransformState": "leaves updates out",
     "GaLoreState": "changes its projection at some of its updates only",
 }
+# Where "nu" is another thing.
+_OTHERS = {"ScaleBySM3State": "is a momentum"}
 # What makes a step rough that is none of the above.
 _ROUGH = {
     "FactoredState": "clips by the size of whole blocks",
@@ -114,7 +116,10 @@ def layout_of(
     with_paths, treedef = jax.tree_util.tree_flatten_with_path(opt_state)
     names = tuple(jax.tree_util.keystr(path) for path, _ in with_paths)
     leaves = [_strong(x, name, dtype) for name, (_, x) in zip(names, with_paths, strict=True)]
-    moves, signs = _which_move(step, theta, jax.tree.unflatten(treedef, leaves))
+    changes, signs = _which_move(step, theta, jax.tree.unflatten(treedef, leaves))
+    # arrays of floats always do: the start, which some keep, is so handed on with the state
+    arrays = (bool(jnp.issubdtype(x.dtype, jnp.floating)) and x.ndim > 0 for x in leaves)
+    moves = tuple(a or b for a, b in zip(changes, arrays, strict=True))
     for name, x, moving in zip(names, leaves, moves, strict=True):
         if moving and not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(
@@ -122,7 +127,8 @@ def layout_of(
                 f"counters, but has `state{name}` of type {x.dtype}, which no flow moves."
             )
     fields = [{getattr(key, "name", None) for key in path} for path, _ in with_paths]
-    nonnegative = tuple(bool(keys & _NONNEGATIVE) for keys in fields)
+    squares = _NONNEGATIVE - ({"nu"} if _first_of(_OTHERS, opt_state) else set())
+    nonnegative = tuple(bool(keys & squares) for keys in fields)
     fixed = tuple(None if m else x for m, x in zip(moves, leaves, strict=True))
     rough = "its update takes signs" if signs else _first_of(_ROUGH, opt_state)
     layout = Layout(treedef, names, moves, nonnegative, rough, fixed)
