@@ -4,6 +4,7 @@ from . import analysis as analysis
 from ._compare import Comparison as Comparison, compare as compare
 from ._discrete import run_discrete as run_discrete
 from ._equation import Equation as Equation
+from ._flow import InterpolatingFlow as InterpolatingFlow
 from ._kernel import (
     AbstractKernel as AbstractKernel,
     AbstractMarkovKernel as AbstractMarkovKernel,
@@ -36,6 +37,7 @@ from ._model import (
 from ._objective import (
     DigitsMLP as DigitsMLP,
     DoubleWell as DoubleWell,
+    Factorization as Factorization,
     LinearRegression as LinearRegression,
     LogCosh as LogCosh,
     LogisticRegression as LogisticRegression,

@@ -12,15 +12,16 @@ from jaxtyping import Array, Int, PyTree
 
 from ._checks import all_finite, is_concrete
 from ._equation import cast, dtype_of
+from ._flow import InterpolatingFlow
 from ._model import AbstractModel
-from ._optax_state import lifted, moments_from_optax
+from ._optax_state import moments_from_optax, updated
 from ._parameters import as_parameters, check_model, check_objective
 from ._results import RESULTS, Trajectory, integrated_rate, losses
 from ._types import Objective, Theta
 
 
 def run_discrete(
-    model: AbstractModel | optax.GradientTransformation,
+    model: AbstractModel | InterpolatingFlow | optax.GradientTransformation,
     objective: Objective,
     theta0: Theta,
     steps: int,
@@ -33,7 +34,7 @@ def run_discrete(
 
     **Arguments:**
 
-    - `model`: a model, whose `.optax()` is run, or any `optax.GradientTransformation`.
+    - `model`: a model or a flow, whose `.optax()` is run, or any `optax.GradientTransformation`.
     - `objective`, `theta0`, `args`: as for [`idemodels.solve`][].
     - `steps`: how many steps to make, not negative.
     - `ts`: which iterates to keep: integers from 0 to `steps`, increasing, known (not traced);
@@ -43,18 +44,18 @@ def run_discrete(
     **Returns:** an [`idemodels.Trajectory`][]; iterate k stands at s = k, after k updates. Its
     `moments` are those that optax's state has by the names mu, nu, accumulator or sum_of_squares,
     and those of a `MemoryModel` by their own.
-    `times` is `None` for a transformation, which does not tell its learning rate.
+    `times` is `None` for a flow or a transformation, which does not tell its learning rate.
 
     **Raises:** `ValueError` for an argument that is not as above.
     """
-    kinds = (AbstractModel, optax.GradientTransformation)
+    kinds = (AbstractModel, InterpolatingFlow, optax.GradientTransformation)
     wanted = "a model such as `idemodels.Adam(0.1)`, or an optax transformation"
     check_model(model, kinds, wanted)  # pyright: ignore[reportArgumentType]
     theta, rest = as_parameters(theta0)
     check_objective(objective, eqx.combine(theta, rest), args)
     marks = marks_of(steps, ts)
     dtype = dtype_of(theta)
-    if isinstance(model, AbstractModel):
+    if isinstance(model, AbstractModel | InterpolatingFlow):
         model = cast(model, dtype)
     return _run(model, objective, theta, rest, marks, args, save)
 
@@ -89,7 +90,9 @@ class _Plan(eqx.Module):
 @eqx.filter_jit
 def _scan(model, objective, theta0, rest, plan, given, save):
     """The kept iterates, their moments and losses, and whether the last is not finite."""
-    own, tx = (model, model.optax()) if isinstance(model, AbstractModel) else (None, model)
+    own = model if isinstance(model, AbstractModel) else None
+    twin = isinstance(model, AbstractModel | InterpolatingFlow)
+    tx = model.optax() if twin else model
     loss_of = lambda theta: objective(eqx.combine(theta, rest), *given)
     step = _step_of(tx, loss_of)
 
@@ -134,32 +137,16 @@ def _step_of(tx: optax.GradientTransformation, loss_of: Callable[[Any], Any]) ->
         g = jax.grad(loss_of)(carry[0])
         # optax mixes its integer counts with floats, also where the user wants no promotion
         with jax.numpy_dtype_promotion("standard"):
-            return _updated(eqx.filter_closure_convert(update, g, *carry), g, *carry)
+            return updated(eqx.filter_closure_convert(update, g, *carry), g, *carry)
 
     return step
 
 
-@eqx.filter_custom_jvp
-def _updated(update: Any, g: PyTree[Array], theta: PyTree[Array], opt_state: Any) -> Any:
-    """Parameters and state after a step, with derivatives also where there was no gradient yet.
-
-    There optax differentiates the root of a second moment at 0, and has NaN: for a pixel that is
-    black in all images, say. The update is 0 then, and its derivative is that beside 0.
-    """
-    return update(g, theta, opt_state)
-
-
-@_updated.def_jvp
-def _updated_jvp(primals: Any, tangents: Any) -> Any:
-    update, g, theta, opt_state = primals
-    beside = update, g, theta, lifted(opt_state)
-    with jax.numpy_dtype_promotion("standard"):
-        _, moved = eqx.filter_jvp(lambda update, *x: update(*x), beside, tangents)
-        return update(g, theta, opt_state), moved
-
-
 def iterates(
-    model: AbstractModel, loss_of: Callable[[Any], Any], theta0: PyTree[Array], gaps: Array
+    model: AbstractModel | InterpolatingFlow,
+    loss_of: Callable[[Any], Any],
+    theta0: PyTree[Array],
+    gaps: Array,
 ) -> PyTree[Array]:
     """`theta0`, and theta after so many steps more each time; leaves with a leading axis.
 

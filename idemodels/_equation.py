@@ -13,7 +13,8 @@ from ._barrier import differentiated_apart
 from ._checks import is_concrete
 from ._kernel import AbstractMarkovKernel
 from ._model import AbstractModel
-from ._types import Moments, Objective, Scalar, Theta
+from ._results import integrated_rate
+from ._types import Moments, Objective, Path, Scalar, Theta
 
 _T = TypeVar("_T")
 
@@ -105,8 +106,15 @@ class Equation(eqx.Module):
     def unpack(self, s: Any, y: Augmented) -> tuple[Theta, Moments]:
         """`(theta, moments)` of a state; the raw moments, without bias correction."""
         del s  # no model of today needs it
-        moments = {name: m.markov.read(y.memory[name]) for name, m in self._markov().items()}
-        return eqx.combine(y.theta, y.fixed.tree), moments
+        return eqx.combine(y.theta, y.fixed.tree), self.read(y.memory)
+
+    def read(self, memory: dict[str, PyTree[Array]]) -> Moments:
+        """The raw moments, of the memories' states."""
+        return {name: m.markov.read(memory[name]) for name, m in self._markov().items()}
+
+    def times(self, ts: Path) -> Path:
+        """The papers' time t at the steps `ts`."""
+        return integrated_rate(self.model.alpha, ts)
 
     def loss(self, theta: Theta) -> Scalar:
         """The objective, without `l2`."""

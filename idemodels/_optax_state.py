@@ -1,10 +1,12 @@
-"""Where optax keeps an optimizer's moments."""
+"""Where optax keeps an optimizer's moments, and its update with derivatives where those are 0."""
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, PyTree
 
 from ._model import AbstractModel, MemoryModel
 from ._types import Moments
@@ -47,3 +49,22 @@ def lifted(opt_state: Any) -> Any:
         return jnp.where(x == 0, jnp.asarray(float(jnp.finfo(x.dtype).tiny) ** 0.75, x.dtype), x)
 
     return jax.tree_util.tree_map_with_path(lift, opt_state)
+
+
+@eqx.filter_custom_jvp
+def updated(update: Any, g: PyTree[Array], theta: PyTree[Array], opt_state: Any) -> Any:
+    """`update(g, theta, opt_state)`, with derivatives also where there was no gradient yet.
+
+    There optax differentiates the root of a second moment at 0, and has NaN: for a pixel that is
+    black in all images, say. The update is 0 then, and its derivative is that beside 0.
+    """
+    return update(g, theta, opt_state)
+
+
+@updated.def_jvp
+def _updated_jvp(primals: Any, tangents: Any) -> Any:
+    update, g, theta, opt_state = primals
+    beside = update, g, theta, lifted(opt_state)
+    with jax.numpy_dtype_promotion("standard"):
+        _, moved = eqx.filter_jvp(lambda update, *x: update(*x), beside, tangents)
+        return update(g, theta, opt_state), moved

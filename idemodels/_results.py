@@ -97,6 +97,8 @@ class Trajectory(eqx.Module):
         `num_gradients` (-1 where a solver of the user's does not tell), `implicit_from` (the step
         from which an implicit solver was used; infinite if it never was), `steady_at` (the step
         at which it came to rest; infinite if it did not). Each method and model may add its own.
+    - `model_error`: of a flow made with `predict_error`: how far order p + 1 is away, at each of
+        `ts`; `None` elsewhere.
     - `source`: "equation" from [`idemodels.solve`][], "discrete" from [`idemodels.run_discrete`][],
         "arrays" from `from_arrays`.
 
@@ -113,6 +115,7 @@ class Trajectory(eqx.Module):
     states: State | None
     last: State | None
     source: str = eqx.field(default="arrays", static=True)
+    model_error: Path | None = None
 
     @classmethod
     def from_arrays(cls, ts: Any, theta: PyTree[Any], moments: Moments | None = None):

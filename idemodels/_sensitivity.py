@@ -14,12 +14,13 @@ from jaxtyping import Array, Float, PyTree
 
 from ._checks import check_count
 from ._discrete import marks_of
+from ._flow import InterpolatingFlow
 from ._method import AbstractMethod, Markov
 from ._model import AbstractModel
 from ._parameters import as_parameters, check_model, check_objective, check_real_scalar
 from ._results import RESULTS, Trajectory, is_okay
 from ._run import Run, floating
-from ._solve import default_method
+from ._solve import MODELS, default_method
 from ._target import Base, Target, dtype_of_base, target_of
 from ._types import Path, Scalar
 
@@ -96,7 +97,7 @@ def final_loss(path: Trajectory) -> Float[Array, ""]:
 
 
 def sensitivity(
-    model: AbstractModel,
+    model: AbstractModel | InterpolatingFlow,
     objective: Callable[..., Any],
     theta0: Any,
     steps: int,
@@ -144,7 +145,7 @@ def sensitivity(
     gradient is 0 at the start; and where the outcome hardly depends on the name, so that the
     difference is rounding.
     """
-    check_model(model, AbstractModel, "a model such as `idemodels.Adam(0.1)`")
+    check_model(model, MODELS, "a model such as `idemodels.Adam(0.1)`, or a flow")
     theta, rest = as_parameters(theta0)
     base = Base(model, objective, eqx.combine(theta, rest), args)
     check_objective(objective, base.theta0, args)
@@ -279,6 +280,9 @@ def _scale(target: Target, base: Base) -> Any:
     if target.field == "eps":
         eps = target.of(base)
         return jnp.maximum(eps, jnp.minimum(_TIMES_EPS * eps, _TINY_EPS))
+    if isinstance(base.model, InterpolatingFlow) and target.part == "model":
+        value = target.of(base)  # which may be a decay near 1
+        return jnp.where((value > 0) & (value < 1), jnp.minimum(value, 1 - value), 1.0)
     size = optax.tree.norm(floating(target.of(base)), ord="inf")
     return jnp.where(size > 0, size, 1.0)
 

@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, PyTree
 
 from ._checks import all_finite, is_concrete
 from ._equation import Augmented, Equation, cast, dtype_of
+from ._flow import FlowEquation, InterpolatingFlow, by_path
+from ._flow_report import looked_at, with_model_error
 from ._method import AbstractMethod, FixedPoint, History, Markov
 from ._method.base import Answer, Problem, describe, is_advanced
 from ._model import AbstractModel, MemoryModel
@@ -24,7 +26,6 @@ from ._results import (
     State,
     Trajectory,
     fill_past,
-    integrated_rate,
     is_okay,
     losses,
 )
@@ -35,7 +36,7 @@ _METHODS = (Markov(), FixedPoint(), History())
 
 
 def solve(
-    model: AbstractModel,
+    model: AbstractModel | InterpolatingFlow,
     objective: Objective,
     theta0: Theta,
     ts: Any,
@@ -55,7 +56,7 @@ def solve(
 
     **Arguments:**
 
-    - `model`: an optimizer, such as [`idemodels.Adam`][].
+    - `model`: an optimizer, such as [`idemodels.Adam`][], or an [`idemodels.InterpolatingFlow`][].
     - `objective`: `objective(theta)`, or `objective(theta, args)` when `args` is given, returning
         a scalar. Pass data as `args`, or as fields of an `eqx.Module`.
     - `theta0`: any pytree. Its floating arrays move, in the widest of their types; every other
@@ -84,7 +85,7 @@ def solve(
     at `theta0`; `RuntimeError` with advice if the solve fails and `throw` is set; `TypeError` or
     `RuntimeError` where it is differentiated in the mode that `adjoint` does not do.
     """
-    check_model(model, AbstractModel, "a model such as `idemodels.Adam(0.1)`")
+    check_model(model, MODELS, "a model such as `idemodels.Adam(0.1)`, or a flow")
     method = default_method(model) if method is None else method
     check_method(method, model)
     if state0 is not None and state0.theta is not None:
@@ -97,13 +98,33 @@ def solve(
     ts, valid = as_steps(ts, start, resumed=state0 is not None, dtype=dtype)
     method = method.prepare(given, state0)
     held = Held(objective, rest)
-    equation = Equation(cast(model, dtype), held, args)
+    equation = equation_for(model, held, args, theta)
     problem = prepare(equation, theta, _states_of(state0), ts, valid, save)
     if is_concrete(problem.g0):
         check_gradient(problem.g0)
     answer = _answer(method, problem, adjoint)
     trajectory = report(problem, answer, state0 is not None)
-    return _raise(trajectory, answer.s) if throw else trajectory
+    if isinstance(model, InterpolatingFlow) and model.predict_error:
+        finer = model.changed(order=model.order + 1, predict_error=False, check=False)
+        options = {"args": args, "method": method, "save": save, "adjoint": adjoint}
+        again = solve(finer, objective, theta0, ts, **options, state0=state0, throw=False)
+        trajectory = with_model_error(trajectory, again)
+    if throw:
+        trajectory = _raise(trajectory, answer.s)
+    if isinstance(equation, FlowEquation) and equation.model.check:
+        trajectory = looked_at(equation, trajectory)
+    return trajectory
+
+
+# What has an equation.
+MODELS = (AbstractModel, InterpolatingFlow)
+
+
+def equation_for(model: Any, objective: Any, args: Any, theta: Any) -> Equation | FlowEquation:
+    """The equation of a model or a flow, for parameters like `theta`."""
+    if isinstance(model, InterpolatingFlow):
+        return FlowEquation.of(model, objective, args, theta)
+    return Equation(cast(model, dtype_of(theta)), objective, args)
 
 
 def _answer(method: AbstractMethod, problem: Problem, adjoint: Any) -> Answer:
@@ -148,7 +169,7 @@ class Held(eqx.Module):
 class _Keep(eqx.Module):
     """What is kept of a state, where the path is wanted."""
 
-    equation: Equation
+    equation: Equation | FlowEquation
     save: Callable[..., PyTree[Any]] | None
 
     def __call__(self, s: Any, y: Augmented, moments: Moments | None = None) -> PyTree[Any]:
@@ -163,11 +184,12 @@ class _Keep(eqx.Module):
 
 
 @eqx.filter_jit
-def prepare(equation: Equation, theta, state0, ts, valid, save) -> Problem:
+def prepare(equation: Equation | FlowEquation, theta, state0, ts, valid, save) -> Problem:
     y0 = equation.start(theta)
     if state0 is not None:
         like = lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape)
-        y0 = dataclasses.replace(y0, memory=jax.tree.map(like, state0.memory, y0.memory))
+        given = {name: state0.memory[name] for name in y0.memory}
+        y0 = dataclasses.replace(y0, memory=jax.tree.map(like, given, y0.memory))
         if state0.velocity is not None:
             velocity = jax.tree.map(like, state0.velocity, y0.velocity)
             y0 = dataclasses.replace(y0, velocity=velocity)
@@ -181,7 +203,7 @@ def _finish(problem: Problem, answer: Answer) -> tuple[Any, ...]:
     equation, kept, ts = problem.equation, answer.kept, problem.ts
     rows = (ts <= answer.s) & problem.valid
     kept = fill_past(rows, kept)
-    times = integrated_rate(equation.model.alpha, ts)
+    times = equation.times(ts)
     if "saved" in kept:
         return times, kept["saved"], kept["loss"], None, answer.y
     path = kept["state"].theta if "state" in kept else kept["theta"]
@@ -192,18 +214,17 @@ def _finish(problem: Problem, answer: Answer) -> tuple[Any, ...]:
 def report(problem: Problem, answer: Answer, resumed: bool) -> Trajectory:
     times, theta, loss, kept, y = _finish(problem, answer)
     rest = problem.equation.objective.rest  # pyright: ignore[reportFunctionMemberAccess]
-    memories = problem.equation.model.memories()
     moments, states = {}, None
     if kept is not None:
         theta = eqx.combine(theta, rest)
         moments = kept.get("moments", {})
     if kept is not None and "state" in kept:
         states = dataclasses.replace(kept["state"], s=problem.ts, theta=theta)
-        moments = {
-            name: jax.vmap(m.markov.read)(states.memory[name]) for name, m in memories.items()
-        }
+        moments = jax.vmap(problem.equation.read)(states.memory) if states.memory else {}
     last = None
-    if y.memory.keys() == memories.keys():
+    flows = isinstance(problem.equation, FlowEquation)
+    remembered = problem.y0.memory if flows else problem.equation.model.memories()
+    if y.memory.keys() == remembered.keys():
         last = State(answer.s, eqx.combine(y.theta, rest), y.memory, y.velocity)
     stats = answer.stats
     if problem.equation.model.nonnegative and kept is not None:
@@ -247,12 +268,12 @@ def _raise(trajectory: Trajectory, reached: Scalar) -> Trajectory:
     return trajectory
 
 
-def default_method(model: AbstractModel) -> AbstractMethod:
+def default_method(model: AbstractModel | InterpolatingFlow) -> AbstractMethod:
     """The first of the methods that solves the equation; that of `check_method` if none does."""
     return next((method for method in _METHODS if method.solves(model)), _METHODS[0])
 
 
-def check_method(method: Any, model: AbstractModel) -> None:
+def check_method(method: Any, model: AbstractModel | InterpolatingFlow) -> None:
     """Raises unless `method` is one of ours, and one for the equation of `model`."""
     if not isinstance(method, AbstractMethod):
         hint = ""
@@ -269,7 +290,7 @@ def check_method(method: Any, model: AbstractModel) -> None:
         )
 
 
-def _advice(model: AbstractModel) -> str:
+def _advice(model: AbstractModel | InterpolatingFlow) -> str:
     fitting = [f"`idemodels.{type(m).__name__}()`" for m in _METHODS if m.solves(model)]
     if fitting:
         return f"Use {' or '.join(fitting)}."
@@ -338,12 +359,12 @@ def as_steps(ts: Any, start: Any, *, resumed: bool, dtype: Any) -> tuple[Path, A
     return ts, valid & (ts[0] >= 0)
 
 
-def state_from_optax(model: AbstractModel, opt_state: Any) -> State:
+def state_from_optax(model: AbstractModel | InterpolatingFlow, opt_state: Any) -> State:
     """An optimizer's state as the place to go on from with the equation.
 
     **Arguments:**
 
-    - `model`: the model whose discrete twin made it.
+    - `model`: the model, or the flow, whose discrete twin made it.
     - `opt_state`: the state of an optax transformation: of `model.optax()`, of `optax.adam`, or of
         a chain that contains such.
 
@@ -352,8 +373,10 @@ def state_from_optax(model: AbstractModel, opt_state: Any) -> State:
 
     **Raises:** `ValueError` if `opt_state` has not the model's moments.
     """
-    check_model(model, AbstractModel, "a model such as `idemodels.Adam(0.1)`")
+    check_model(model, MODELS, "a model such as `idemodels.Adam(0.1)`, or a flow")
     count = first_of(opt_state, "count")
+    if isinstance(model, InterpolatingFlow):
+        return State(count, None, by_path(opt_state))
     if isinstance(model, MemoryModel):
         memory = first_of(opt_state, "memory")
         if memory is None or memory.keys() != model.memories().keys():

@@ -8,15 +8,19 @@ import jax.numpy as jnp
 
 from ._checks import near
 from ._equation import dtype_of
+from ._flow import InterpolatingFlow
 from ._model import AbstractModel, Decay
 from ._parameters import as_parameters
 from ._types import Objective, Theta
+
+# The path of an array that is told where there is none.
+_ELSE = "objective.data"
 
 
 class Base(eqx.Module):
     """What is solved, but for the steps and the method."""
 
-    model: AbstractModel
+    model: AbstractModel | InterpolatingFlow
     objective: Objective
     theta0: Theta
     args: Any
@@ -81,7 +85,7 @@ def target_of(base: Base, name: str, argument: str) -> Target:
         listed = ", ".join(repr(name) for name in known if "." not in name)
         raise ValueError(
             f"Argument `{argument}` must have names of what there is, {listed} or the path of an "
-            f"array such as {next(n for n in known if '.' in n)!r}, but has {name!r}."
+            f"array such as {next((n for n in known if '.' in n), _ELSE)!r}, but has {name!r}."
             f"{near(name, known)}"
         )
     return known[name]
@@ -101,6 +105,8 @@ def _known(base: Base) -> dict[str, Target]:
         for i, (path, leaf) in enumerate(leaves):
             if eqx.is_array(leaf):
                 known[part + jax.tree_util.keystr(path)] = Target(part, index=i)
+                if isinstance(getattr(base, part), InterpolatingFlow):
+                    known[path[-1].key] = Target(part, index=i)  # its only arrays
     return known
 
 

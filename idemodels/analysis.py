@@ -9,7 +9,9 @@ from ._analysis.convergence import Convergence as Convergence, convergence as co
 from ._analysis.hold import Hypothesis as Hypothesis
 from ._analysis.linearize import Linearization as Linearization, linearize as linearize
 from ._analysis.lyapunov import Lyapunov as Lyapunov, lyapunov as lyapunov
+from ._analysis.order_study import OrderStudy as OrderStudy, order_study as order_study
 from ._analysis.rate_table import rate_table as rate_table
 from ._analysis.rates import Fit as Fit, Parameter as Parameter
+from ._analysis.smoothness import Smoothness as Smoothness, smoothness as smoothness
 from ._analysis.stability import Stability as Stability, stability as stability
 from ._analysis.theorems import Theorem as Theorem, theorems as theorems

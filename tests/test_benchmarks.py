@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import peers
+from benchmarks import flow_tables, peers
 from benchmarks.case import measure
+from benchmarks.flow_optimizers import OPTIMIZERS
 from benchmarks.peer_tables import ALWAYS, SOLVED, tables
 from benchmarks.problems import LONG, PROBLEMS, mittag_leffler
 from benchmarks.records import insert
@@ -71,6 +72,16 @@ def test_the_records_kept_have_their_shape_and_made_the_page():
         assert not solved or (math.isfinite(record["max_error"]) and record["best_s"] > 0), record
     readme = (ROOT / "benchmarks" / "README.md").read_text()
     assert insert(readme, tables(page), "benchmarks.peers") == readme
+
+
+def test_the_record_of_flows_made_the_table_in_the_readme():
+    page = json.loads((ROOT / "benchmarks" / "results" / "flows.json").read_text())
+    readme = (ROOT / "README.md").read_text()
+    assert insert(readme, {"flows": flow_tables.table(page)}, "benchmarks.flows") == readme
+    tried = [record["optimizer"] for record in page["records"]]
+    assert tried == list(OPTIMIZERS)
+    for record in page["records"]:
+        assert "later" in record or record["result"].startswith("refused"), record
 
 
 @pytest.mark.parametrize("order", [1.3, 1.7])

@@ -152,8 +152,8 @@ def test_a_run_is_laid_over_the_top_of_the_file(read):
         (SHARED + OBJECTIVE + "model = {}\n", "`model.kind` is missing: one of 'adam', 'rmsprop'"),
         (
             SHARED + OBJECTIVE + 'model = { kind = "adm" }\n',
-            "`model.kind` must be one of 'adam', 'rmsprop', 'adagrad', 'second_order_adam', but is "
-            "'adm'. Did you mean 'adam'?",
+            "`model.kind` must be one of 'adam', 'rmsprop', 'adagrad', 'second_order_adam', "
+            "'interpolating_flow', but is 'adm'. Did you mean 'adam'?",
         ),
         (
             SHARED + 'objective = { kind = "rosenbrok" }\n' + ADAM,

@@ -14,7 +14,7 @@ BLOCKS = re.findall(r"^```(python|pycon)\n(.*?)^```", README.read_text(), re.S |
 
 
 # Those that compile more than one large program.
-LONG = {4, 5, 6, 7, 8, 11}
+LONG = {4, 5, 6, 7, 8, 11, 12}
 
 
 @pytest.mark.parametrize(

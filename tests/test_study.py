@@ -120,7 +120,7 @@ def test_starts_are_compared_with_the_usual_one():
 
 
 # These analyse paths: their tests are beside those of the analysis.
-ANALYSES = {"edge", "theorems", "rates", "agreement"}
+ANALYSES = {"edge", "theorems", "rates", "agreement", "strides"}
 
 
 @pytest.mark.parametrize("name", [name for name in STUDIES if name not in ANALYSES])

@@ -105,6 +105,8 @@ def tell_failures(finished: list[Finished]) -> None:
             case = f"{config.config.name}: {words(record, config.keys)}"
             if not record.okay:
                 err.print(f"idemodels: failed: {case}: {record.result}", markup=False)
+            if record.warning is not None:
+                err.print(f"idemodels: note: {case}: {record.warning}", markup=False)
             if record.doubtful:
                 err.print(
                     f"idemodels: note: {case}: the solver's error, {record.solver_error:.1e}, "

@@ -50,7 +50,7 @@ def _hyper(config: DerivativeConfig, quiet: bool) -> _Found:
     start = case.start(config.precision)
     with Progress(table.updates + 1, quiet=quiet) as progress:
         given = (case.model, parts, start, case.steps, table.names, table.updates, table.rate)
-        found = tune(*given, case.method, tell=progress.done)
+        found = tune(*given, case.method, tell=progress.done)  # pyright: ignore[reportArgumentType]
     rows = [
         {"update": i}
         | {name: float(x[i]) for name, x in found.values.items()}

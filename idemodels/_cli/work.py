@@ -16,11 +16,11 @@ from .._analysis.convergence import least_of
 from .._compare import Comparison, compare
 from .._config import Case
 from .._discrete import run_discrete
-from .._equation import Equation, Fixed
+from .._equation import Fixed
 from .._method import AbstractMethod, History, Markov
 from .._plot import Pair, Side
 from .._results import RESULTS, Trajectory, is_okay
-from .._solve import solve
+from .._solve import equation_for, solve
 from .._types import Theta
 
 # The equation's path is kept at so many points: at the first of these numbers that holds all of the
@@ -44,6 +44,7 @@ class Record:
     - `num_clamped`, `positive_until`: how often the second moment was negative, and up to which s
         it is sure not to be; for a second moment that can be.
     - `published`: the source's number.
+    - `warning`: of a flow, why it cannot be trusted.
     - `seconds`: solving the equation; with compilation, where it is the first case of its kind.
     """
 
@@ -67,6 +68,7 @@ class Record:
     gradients: int | None = None
     implicit_from: float | None = None
     seconds: float | None = None
+    warning: str | None = None
     file: str | None = None
 
     @property
@@ -95,12 +97,17 @@ def work(case: Case, dtype: str, points: int) -> tuple[Record, Pair | None]:
     case_is = (dict(case.values), case.steps, type(case.method).__name__)
     began = time.perf_counter()
     try:
-        path = _solved(case, case.method, start, ts)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", UserWarning)
+            path = _solved(case, case.method, start, ts)
         jax.block_until_ready((path.theta, path.loss))
         seconds = time.perf_counter() - began
         finer = _at_another_accuracy(case.method)
-        again = None if finer is None else _solved(case, finer, start, ts)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # told already
+            again = None if finer is None else _solved(case, finer, start, ts)
         discrete = run_discrete(case.model, case.objective, start, case.steps, ts=marks)
+        path, discrete = (_timed(case, side) for side in (path, discrete))
     except ValueError as e:
         return Record(*case_is, False, str(e)), None
     sides = [Side(path, _gradients(case, path)), Side(discrete, _gradients(case, discrete))]
@@ -122,6 +129,7 @@ def work(case: Case, dtype: str, points: int) -> tuple[Record, Pair | None]:
         "gradients": int(stats["num_gradients"]),
         "implicit_from": _number(stats["implicit_from"]),
         "seconds": round(seconds, 3),
+        "warning": " ".join(str(w.message) for w in told) or None,
     }
     if okay:
         own = stats.get("solver_error", compared.solver_error)
@@ -180,6 +188,13 @@ def _solved(case: Case, method: AbstractMethod, start: Theta, ts: np.ndarray) ->
     return replace(path, ts=path.ts - case.shift, times=times)
 
 
+def _timed(case: Case, path: Trajectory) -> Trajectory:
+    """With the papers' time also where an optimizer does not tell it: its rate is in the config."""
+    if path.times is not None:
+        return path
+    return replace(path, times=case.values["learning_rate"] * path.ts)
+
+
 def _least(case: Case) -> float:
     """The loss in the minimum, where the objective knows it."""
     least = least_of(case.objective, None)
@@ -188,12 +203,12 @@ def _least(case: Case) -> float:
 
 def _gradients(case: Case, path: Trajectory) -> Any:
     """The gradient at every row, the papers' L2 term included."""
-    equation = Equation(case.model, case.objective)
+    equation = equation_for(case.model, case.objective, None, case.start("float32"))
     return _gradient_rows(equation, path.theta)
 
 
 @eqx.filter_jit
-def _gradient_rows(equation: Equation, thetas: Any) -> Any:
+def _gradient_rows(equation: Any, thetas: Any) -> Any:
     moving, fixed = eqx.partition(thetas, eqx.is_inexact_array)
     return jax.lax.map(lambda theta: equation.gradient(theta, Fixed(fixed)), moving)
 

@@ -1,7 +1,7 @@
 """One line of a table: everything that a solve and its discrete twin need."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._equation import Equation
+from .._flow import InterpolatingFlow
 from .._method import AbstractMethod, Markov
 from .._method.base import describe
 from .._model import AbstractModel
@@ -33,7 +34,7 @@ class Case:
     """
 
     values: Mapping[str, Any]
-    model: AbstractModel
+    model: AbstractModel | InterpolatingFlow
     objective: Any
     method: AbstractMethod
     theta0: Any
@@ -58,7 +59,7 @@ class Case:
         """Where the equation starts, if not at s = 0: with empty memories."""
         if not self.shift:
             return None
-        y = Equation(self.model, self.objective).init(start)
+        y = Equation(self.model, self.objective).init(start)  # pyright: ignore[reportArgumentType]
         return State(self.shift, start, y.memory, y.velocity)
 
 
@@ -79,10 +80,10 @@ def cases_of(run: Run) -> list[Case]:
         method = _method_for(made, tables.get("method"))
         for start, shift in product(starts, _listed(run.shift)):
             values_shown = {"objective": _shown(objective), "model": values["kind"]}
-            values_shown |= _with_defaults(type(made), values)
+            values_shown |= _with_defaults(MAKERS["model"][values["kind"]], values)
             values_shown |= {} if start is None else {"theta0": start}
             values_shown |= {} if shift is None else {"shift": shift}
-            _check_shift(shift, method)
+            _check_shift(shift, made, method)
             of_run = (start, run.steps, run.every, shift or 0.0, np.nan)
             cases.append(Case(values_shown, made, made_objective, method, *of_run))
     return _with_published(cases, run.published)
@@ -160,7 +161,7 @@ def _from_constructor(key: str, message: str) -> Mistake:
     return Mistake((key,), f"cannot be made: {message}")
 
 
-def _method_for(model: AbstractModel, table: Mapping[str, Any] | None) -> AbstractMethod:
+def _method_for(model: Any, table: Mapping[str, Any] | None) -> AbstractMethod:
     """The method that the config asks for, or else the first that solves the equation.
 
     **Raises:** `Mistakes` if the one that is asked for does not.
@@ -178,12 +179,12 @@ def _method_for(model: AbstractModel, table: Mapping[str, Any] | None) -> Abstra
     return make("method", table)
 
 
-def _check_shift(shift: Any, method: AbstractMethod) -> None:
+def _check_shift(shift: Any, model: Any, method: AbstractMethod) -> None:
     if shift is None:
         return
     if not 0 <= shift < np.inf:
         raise Mistakes(Mistake(("shift",), f"must be 0 or more, and finite, but is {shift}."))
-    if shift and not isinstance(method, Markov):
+    if shift and (not isinstance(method, Markov) or isinstance(model, InterpolatingFlow)):
         text = f"must be 0 for this method, which starts at s = 0, but is {shift}."
         raise Mistakes(Mistake(("shift",), text))
 
@@ -216,11 +217,11 @@ def _check_start(objective: Any, start: Any) -> None:
         raise Mistakes(Mistake(("theta0",), text + (hint if own.shape else "")))
 
 
-def _with_defaults(of: type, values: Mapping[str, Any]) -> dict[str, Any]:
+def _with_defaults(of: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
     arguments = {name: value for name, value in values.items() if name != "kind"}
     bound = inspect.signature(of).bind(**arguments)
     bound.apply_defaults()
-    return dict(bound.arguments)
+    return {name: x for name, x in bound.arguments.items() if x is not None}
 
 
 def _shown(objective: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .._hyper import KINDS
+from .._model import AbstractModel
 from .._objective import DigitsMLP
 from .._target import Base, Target, target_of
 from .cases import Case, cases_of
@@ -110,6 +111,9 @@ def _check(kind: str, table: Any, cases: list[Case]) -> None:
             words = str(e).removeprefix(f"Argument `{key}` ")
             raise Mistakes(Mistake((kind, key), words)) from None
     if kind == "hyper":
+        if not isinstance(cases[0].model, AbstractModel):
+            words = "must be a model of the papers: a flow is not tuned so."
+            raise Mistakes(Mistake(("model", "kind"), words))
         if len(cases) > 1:
             words = "must have one value each: what descends stands in `hyper.names`."
             raise Mistakes(Mistake(("model",), words))

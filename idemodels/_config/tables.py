@@ -13,6 +13,7 @@ from .._model import AdaGrad, Adam, RMSProp, SecondOrderAdam
 from .._objective import (
     DigitsMLP,
     DoubleWell,
+    Factorization,
     LinearRegression,
     LogCosh,
     LogisticRegression,
@@ -23,12 +24,14 @@ from .._objective import (
 from .._plot import FIGURES
 from .._study import STUDIES
 from .errors import one_of
+from .flows import interpolating_flow
 
 OBJECTIVES = {
     "quadratic": Quadratic,
     "double_well": DoubleWell,
     "tilted_double_well": TiltedDoubleWell,
     "rosenbrock": Rosenbrock,
+    "factorization": Factorization,
     "log_cosh": LogCosh,
     "linear_regression": LinearRegression,
     "logistic_regression": LogisticRegression,
@@ -39,6 +42,7 @@ MODELS = {
     "rmsprop": RMSProp,
     "adagrad": AdaGrad,
     "second_order_adam": SecondOrderAdam,
+    "interpolating_flow": interpolating_flow,
 }
 # In the order in which they are tried where a config names none.
 METHODS = {"markov": Markov, "fixed_point": FixedPoint, "history": History}
@@ -145,8 +149,8 @@ class Run(Table):
     published: _Numbers = None
 
 
-def _table(kind: str, of: type, numbers: Any) -> type[Table]:
-    """The table of a class: a key for each argument of its constructor."""
+def _table(kind: str, of: Callable[..., Any], numbers: Any) -> type[Table]:
+    """The table of a class: a key for each argument of its constructor, or of a function."""
     fields: dict[str, Any] = {"kind": Literal[kind]}
     for name, parameter in inspect.signature(of).parameters.items():
         value = _Words if isinstance(parameter.default, str) else numbers

@@ -9,7 +9,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, PyTree
 
-from .._equation import Augmented, Equation
+from .._equation import Augmented
+from .._flow import InterpolatingFlow
 from .._kernel import AbstractMarkovKernel
 from .._model import AbstractModel
 from .._types import Count, Flag, Path, Scalar
@@ -18,6 +19,7 @@ from .._types import Count, Flag, Path, Scalar
 class Problem(eqx.Module):
     """An initial value problem, already checked and of one dtype.
 
+    - `equation`: an `Equation`, or the `FlowEquation` of an interpolating flow.
     - `y0`, `g0`: state and gradient at `ts[0]`.
     - `ts`: where the path is wanted, increasing.
     - `keep`: `keep(s, y, moments)`, what is wanted there; a pytree of arrays. Without `moments`
@@ -25,7 +27,7 @@ class Problem(eqx.Module):
     - `valid`: where it is False nothing is to be computed.
     """
 
-    equation: Equation
+    equation: Any
     y0: Augmented
     g0: PyTree[Array]
     ts: Path
@@ -56,7 +58,7 @@ class AbstractMethod(eqx.Module):
     """How an equation is solved."""
 
     @abc.abstractmethod
-    def solves(self, model: AbstractModel) -> bool:
+    def solves(self, model: AbstractModel | InterpolatingFlow) -> bool:
         """Whether the equation of `model` is one for this method."""
 
     def prepare(self, ts: Any, state0: Any) -> "AbstractMethod":
@@ -72,18 +74,24 @@ class AbstractMethod(eqx.Module):
         """Solves `problem`; a failure is a value of `Answer.result`, never raised."""
 
 
-def is_markov(model: AbstractModel) -> bool:
+def is_markov(model: AbstractModel | InterpolatingFlow) -> bool:
     """Whether every kernel has a finite state space."""
+    if isinstance(model, InterpolatingFlow):
+        return True
     return all(isinstance(m.kernel, AbstractMarkovKernel) for m in model.memories().values())
 
 
-def is_advanced(model: AbstractModel) -> bool:
+def is_advanced(model: AbstractModel | InterpolatingFlow) -> bool:
     """Whether a memory is read ahead of s."""
+    if isinstance(model, InterpolatingFlow):
+        return False
     return any(m.ahead for m in model.memories().values())
 
 
-def describe(model: AbstractModel) -> str:
+def describe(model: AbstractModel | InterpolatingFlow) -> str:
     """What makes the equation hard, in words for a message."""
+    if isinstance(model, InterpolatingFlow):
+        return "InterpolatingFlow"
     words = []
     for name, m in model.memories().items():
         kernel = type(m.kernel).__name__

@@ -67,6 +67,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     - `steady`: whether the path has come to rest; `None` never looks.
     - `rests`: whether it may come to rest before the end.
     - `growth`: of a step over the one before it, at most.
+    - `proportional`, `integral`: coefficients of diffrax's controller, whose defaults they are.
     """
 
     rtol: Any
@@ -80,6 +81,8 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     steady: Steady | None = None
     rests: bool = False
     growth: float = 10.0
+    proportional: float = 0.0
+    integral: float = 1.0
 
     def forget_counts(self, state: GuardState) -> GuardState:
         """The state with those counts at 0 that a leg adds up itself."""
@@ -163,7 +166,15 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         size = jnp.maximum(jnp.abs(t), 1.0)
         smallest = max(_SMALLEST, 64 * float(jnp.finfo(dtype).eps)) * size
         # the error that it sees is the scaled one
-        return dfx.PIDController(0.0, 1.0, norm=jnp.abs, dtmin=smallest, factormax=self.growth)
+        return dfx.PIDController(
+            0.0,
+            1.0,
+            pcoeff=self.proportional,
+            icoeff=self.integral,
+            norm=jnp.abs,
+            dtmin=smallest,
+            factormax=self.growth,
+        )
 
     def _scaled(self, error: Any, y0: Augmented, y1: Augmented) -> Scalar:
         """The size of a step's error, 1 where it is as allowed; not finite where `y1` is not."""

@@ -99,10 +99,11 @@ class FixedPoint(AbstractMethod):
             if value is not None or name != "elements":
                 check_count(value, name)
 
-    def solves(self, model):
+    def solves(self, model: Any):
         """**Returns:** whether it reads a memory ahead; not singular at the start, nor inertial."""
-        hard = model.singular_start or model.inertial
-        return is_advanced(model) and is_markov(model) and not hard
+        if not is_advanced(model) or not is_markov(model):
+            return False
+        return not (model.singular_start or model.inertial)
 
     def run(self, problem, adjoint):
         del adjoint

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from .._checks import all_finite, check_count, is_concrete
 from .._equation import Augmented, fraction_of, quotient
 from .._kernel import check_kernel
+from .._model import AbstractModel
 from .._results import RESULTS
 from .._types import Count, Flag, Scalar
 from .base import AbstractMethod, Answer, Problem, is_advanced
@@ -74,7 +75,9 @@ class History(AbstractMethod):
 
     def solves(self, model):
         """**Returns:** whether it reads no memory ahead and its velocity is finite at the start."""
-        return not is_advanced(model) and not model.singular_start
+        return (
+            isinstance(model, AbstractModel) and not is_advanced(model) and not model.singular_start
+        )
 
     def prepare(self, ts, state0):
         """**Returns:** a method that knows how many steps there are, if `ts` says.

@@ -32,7 +32,7 @@ _GROWTH = 3.0
 # equation one of them holds with the past of a multistep method.
 _ROOM, _FEWEST, _MOST, _STATES = 2**28, 16, 4096, 4
 # Counts a leg whose solver does not tell how often it calls the right-hand side.
-_UNKNOWN = -(2**30)
+UNKNOWN = -(2**30)
 
 
 class Front(eqx.Module):
@@ -88,7 +88,7 @@ class Leg(eqx.Module):
 
     def run(self, problem: Problem, front: Front, adjoint: dfx.AbstractAdjoint | None) -> Front:
         """The path, as far as this leg leads."""
-        adjoint = self._checkpointed(front.y) if adjoint is None else adjoint
+        adjoint = checkpointed(front.y, self.max_steps) if adjoint is None else adjoint
         carry = Carry(None, None, front.pace, jnp.zeros((), int))
         return self._advanced(problem, front, carry, adjoint, self.max_steps)[0]
 
@@ -191,16 +191,6 @@ class Leg(eqx.Module):
     def _adapts(self) -> bool:
         return isinstance(self.solver, dfx.AbstractAdaptiveSolver | dfx.AbstractImplicitSolver)
 
-    def _checkpointed(self, y: Augmented) -> dfx.AbstractAdjoint:
-        """Reverse mode that takes a step anew where its state is not among the checkpoints.
-
-        What is computed anew differs by rounding, which the step sizes magnify, to 1e-8 of a
-        derivative at rtol 1e-10: where there is room for them, every state is one.
-        """
-        state = 1024 + _STATES * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(y))
-        count = min(self.max_steps, _MOST, max(_FEWEST, _ROOM // state))
-        return dfx.RecursiveCheckpointAdjoint(checkpoints=count)
-
     def _keep(self, problem: Problem) -> Any:
         return lambda t, y, args: problem.keep(*self.clock.at(t, y))
 
@@ -275,14 +265,31 @@ class Leg(eqx.Module):
             return first * self.solver.first_gradients + solution.controller_state.gradients
         if isinstance(self.solver, Rodas5P):
             return first + steps * gradients_per_step(problem.parameters)
-        tableau = getattr(self.solver, "tableau", None)
-        if isinstance(self.solver, dfx.AbstractERK) and isinstance(tableau, dfx.ButcherTableau):
-            if tableau.fsal:
-                return first + steps * (tableau.num_stages - 1)
-            return steps * tableau.num_stages
-        if isinstance(self.solver, dfx.Euler):
-            return steps
-        return jnp.where(ran, _UNKNOWN, 0)
+        return jnp.where(ran, gradients_of_steps(self.solver, steps, first), 0)
+
+
+def gradients_of_steps(solver: dfx.AbstractSolver, steps: Count, first: Count) -> Count:
+    """The evaluations of the right-hand side in so many steps; `UNKNOWN` if it does not tell.
+
+    `first`: 1 where they are the first steps of a solve, else 0.
+    """
+    tableau = getattr(solver, "tableau", None)
+    if isinstance(solver, dfx.AbstractERK) and isinstance(tableau, dfx.ButcherTableau):
+        if tableau.fsal:
+            return first + steps * (tableau.num_stages - 1)
+        return steps * tableau.num_stages
+    return steps if isinstance(solver, dfx.Euler) else jnp.full_like(steps, UNKNOWN)
+
+
+def checkpointed(y: Augmented, max_steps: int) -> dfx.AbstractAdjoint:
+    """Reverse mode that takes a step anew where its state is not among the checkpoints.
+
+    What is computed anew differs by rounding, which the step sizes magnify, to 1e-8 of a
+    derivative at rtol 1e-10: where there is room for them, every state is one.
+    """
+    state = 1024 + _STATES * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(y))
+    count = min(max_steps, _MOST, max(_FEWEST, _ROOM // state))
+    return dfx.RecursiveCheckpointAdjoint(checkpoints=count)
 
 
 def rows(new: Array, a: Array, b: Array) -> Array:

@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from .._checks import check_count, is_concrete
+from .._flow import FlowEquation
 from .._results import RESULTS
 from .base import AbstractMethod, Answer, Problem, is_advanced, is_markov
 from .clock import LogTime, StepTime
 from .exponential_multistep import ExponentialMultistep
+from .flow_parts import run_flow
 from .leg import Front, Leg, rows
 from .norms import fastest_rate
 from .rodas5p import IMPLICIT_PARAMETERS, Rodas5P, gradients_per_step
@@ -55,6 +57,10 @@ class Markov(AbstractMethod):
     has become stiff (past convergence, mostly) or a memory forgets within a hundredth of a step, a
     linearly implicit one (Rodas5P) to the end, if there are at most 32 parameters.
     `stats["implicit_from"]` tells from where.
+
+    An [`idemodels.InterpolatingFlow`][] is solved by Bosh3 up to order 2 where `rtol` >= 1e-5, by
+    Dopri8 where `rtol` < 3e-8, and else by Tsit5; its tolerances hold in theta and in each leaf of
+    the optimizer's state.
 
     **Arguments:**
 
@@ -102,6 +108,8 @@ class Markov(AbstractMethod):
         return is_markov(model) and not is_advanced(model)
 
     def run(self, problem, adjoint):
+        if isinstance(problem.equation, FlowEquation):
+            return run_flow(self, problem, adjoint)
         front = self.first_front(problem, adjoint)
         front = _main(self, problem, front, adjoint)
         # Where the outcome is known now the third leg is not even compiled, which halves the time

@@ -1,5 +1,6 @@
 from .digits import DigitsMLP as DigitsMLP
 from .double_well import DoubleWell as DoubleWell, TiltedDoubleWell as TiltedDoubleWell
+from .factorization import Factorization as Factorization
 from .log_cosh import LogCosh as LogCosh
 from .quadratic import Quadratic as Quadratic
 from .regression import (

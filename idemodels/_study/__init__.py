@@ -10,6 +10,7 @@ from .order_gap import order_gap
 from .positivity import positivity
 from .rates import rates
 from .shifted_start import shifted_start
+from .strides import strides
 from .theorems import theorems
 from .velocity import velocity
 
@@ -26,6 +27,7 @@ STUDIES: Mapping[str, Study] = {
     "theorems": theorems,
     "rates": rates,
     "agreement": agreement,
+    "strides": strides,
 }
 
 # Those that follow one parameter.

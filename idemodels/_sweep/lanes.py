@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._model import AbstractModel, Decay
+from .._model import Decay
 from .._parameters import as_parameters
 from .._target import Base, Target, target_of
 from .design import Axis, Design
@@ -58,7 +58,7 @@ def _check(name: str, axis: Any, base: Base, target: Target) -> None:
         )
 
 
-def _check_hyperparameter(name: str, values: np.ndarray, model: AbstractModel) -> None:
+def _check_hyperparameter(name: str, values: np.ndarray, model: Any) -> None:
     field = getattr(model, f"_{name}", None)
     if isinstance(field, Decay):
         matched = field.rate_name == "matched"

@@ -12,11 +12,12 @@ from jaxtyping import Array
 
 from .._compare import compare
 from .._discrete import run_discrete
-from .._equation import Augmented, Equation, cast
-from .._method import Carry, Front, Leg, Problem, Steady, Watch
+from .._equation import Augmented
+from .._method import Carry, Front, Leg, Markov, Problem, Steady, Watch
+from .._model import AbstractModel
 from .._parameters import as_parameters
 from .._results import RESULTS, Trajectory, is_okay
-from .._solve import Held, prepare, report, solve
+from .._solve import Held, equation_for, prepare, report, solve
 from .._target import Base, Target
 from .._types import Flag
 
@@ -79,6 +80,11 @@ class Setup(eqx.Module):
     discrete: bool = eqx.field(static=True)
     rows: tuple[int, ...] = eqx.field(static=True)
     keep: bool = eqx.field(static=True)
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether lanes go in rounds of a few steps, rather than all to their end."""
+        return isinstance(self.method, Markov) and isinstance(self.base.model, AbstractModel)
 
     def whole(self, values: dict[str, Any]) -> dict[str, Any]:
         """The outputs of a lane at once, by any method."""
@@ -176,7 +182,7 @@ class Setup(eqx.Module):
 
     def _posed(self, base: Base) -> Problem:
         theta, rest = as_parameters(base.theta0)
-        equation = Equation(cast(base.model, self.ts.dtype), Held(base.objective, rest), base.args)
+        equation = equation_for(base.model, Held(base.objective, rest), base.args, theta)
         return prepare(equation, theta, None, self.ts, jnp.ones((), bool), None)
 
     def _problem(self, lane: Lane) -> Problem:

@@ -17,10 +17,11 @@ import numpy as np
 
 from .._checks import check_count
 from .._discrete import marks_of
+from .._flow import InterpolatingFlow
 from .._method import Markov
 from .._model import AbstractModel
 from .._parameters import as_parameters, check_model, check_objective
-from .._solve import check_method
+from .._solve import MODELS, check_method
 from .._target import Base, dtype_of_base
 from .dataset import empty, variables
 from .design import Axis, Design, design_of
@@ -47,7 +48,7 @@ _VARIABLES = ("theta", "loss", "discrete_theta", "s", "point")
 
 
 def sweep(
-    model: AbstractModel,
+    model: AbstractModel | InterpolatingFlow,
     objective: Callable[..., Any],
     theta0: Any,
     steps: int,
@@ -97,8 +98,8 @@ def sweep(
         to a journal beside it at once. If it is there already, only what it lacks is run: after a
         crash the same call goes on.
     - `batch`: how many lanes are in the making at once.
-    - `method`: `None` is `Markov(rtol=1e-5, atol=1e-8, steady_tol=1e-4)`. Only `Markov` goes in
-        rounds.
+    - `method`: `None` is `Markov(rtol=1e-5, atol=1e-8, steady_tol=1e-4)`, without `steady_tol` for
+        a flow. Only `Markov` goes in rounds, and no flow does.
     - `discrete`: whether the discrete algorithm is run beside the equation.
     - `save_ts`: integers, the steps at which both are compared and their paths kept. `None`
         compares at up to 17, half of them evenly spread and half evenly in their logarithm, and
@@ -120,7 +121,7 @@ def sweep(
     _check_extra()
     design = design_of(over)
     base = Base(model, objective, theta0, args)
-    method = Markov(rtol=1e-5, atol=1e-8, steady_tol=1e-4) if method is None else method
+    method = _method_for(model) if method is None else method
     _check(base, steps, metrics, batch, method, store)
     devices = _devices(devices)
     setup = _setup(base, design, steps, metrics, method, discrete, save_ts)
@@ -138,7 +139,7 @@ def sweep(
     run = _Run(design, setup, results, kept, devices, values_of)
     try:
         with _patient() as stop, Progress(todo.size, quiet=not progress) as told:
-            engine = run.rounds if isinstance(method, Markov) else run.batches
+            engine = run.rounds if setup.in_rounds else run.batches
             begun = engine(todo, batch) if todo.size else iter(())
             run.follow(begun, todo.size, told, stop)
     finally:
@@ -229,6 +230,11 @@ class _Run:
         return f"{told}, and kept in {self.kept.path}. The same call goes on from there."
 
 
+def _method_for(model: Any) -> Markov:
+    steady_tol = None if isinstance(model, InterpolatingFlow) else 1e-4
+    return Markov(rtol=1e-5, atol=1e-8, steady_tol=steady_tol)
+
+
 def _check_extra() -> None:
     for package in ("xarray", "zarr", "rich"):
         if importlib.util.find_spec(package) is None:
@@ -238,7 +244,7 @@ def _check_extra() -> None:
 
 
 def _check(base, steps, metrics, batch, method, store) -> None:
-    check_model(base.model, AbstractModel, "a model such as `idemodels.Adam(0.1)`")
+    check_model(base.model, MODELS, "a model such as `idemodels.Adam(0.1)`, or a flow")
     theta, rest = as_parameters(base.theta0)
     check_objective(base.objective, eqx.combine(theta, rest), base.args)
     check_method(method, base.model)
@@ -283,7 +289,7 @@ def _like(setup: Setup, values: Any, width: int, batch: int) -> dict[str, Any]:
     **Raises:** `ValueError` if the lanes of a batch do not fit into the memory.
     """
     one = jax.tree.map(lambda x: x[0], values)
-    if not isinstance(setup.method, Markov):
+    if not setup.in_rounds:
         return eqx.filter_eval_shape(setup.whole, one)
     lane = eqx.filter_eval_shape(setup.begin, one)
     leaves = [x for x in jax.tree.leaves(lane) if hasattr(x, "dtype")]
