@@ -27,7 +27,7 @@ LATER = {
     "adagrad": optax.adagrad,
     "amsgrad": lambda a: optax.amsgrad(a, B1(a), B2(a)),
 }
-# In the double well amsgrad has a kink where its second moment begins to fall: the flow starts later.
+# In the double well amsgrad has a kink where its second moment begins to fall: it starts later.
 _LATER = {("amsgrad", "double-well"): 1.2}
 ALPHAS = [0.025, 0.0125, 0.00625]
 
