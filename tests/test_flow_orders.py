@@ -27,9 +27,8 @@ LATER = {
     "adagrad": optax.adagrad,
     "amsgrad": lambda a: optax.amsgrad(a, B1(a), B2(a)),
 }
-# Where they stand later: nadam's memory on the logistic loss is that of its start for longer, and
-# in the double well amsgrad has a kink where its second moment begins to fall.
-_LATER = {("nadam", "logistic"): 1.0, ("amsgrad", "double-well"): 1.2}
+# In the double well amsgrad has a kink where its second moment begins to fall: it starts later.
+_LATER = {("amsgrad", "double-well"): 1.2}
 ALPHAS = [0.025, 0.0125, 0.00625]
 
 
@@ -42,8 +41,10 @@ def test_the_error_falls_with_the_order(name, objective, orders):
     case = OBJECTIVES[objective]
     exact_time = 0.0 if name in FROM_THE_START else _LATER.get((name, objective), 0.5)
     tx_of_alpha = (FROM_THE_START | LATER)[name]
+    # nadam's errors on the logistic loss fall with their order from smaller rates on
+    alphas = np.array(ALPHAS) / (2 if (name, objective) == ("nadam", "logistic") else 1)
     found = ide.analysis.order_study(
-        tx_of_alpha, case.objective, case.theta0, 2.0, ALPHAS, orders, exact_time=exact_time
+        tx_of_alpha, case.objective, case.theta0, 2.0, alphas, orders, exact_time=exact_time
     )
     seen = np.isfinite(found.slopes)
     assert np.all(found.slopes[seen] >= np.array(orders)[seen] - 0.3), found
