@@ -1,10 +1,5 @@
 """The tests choose the precision, never the library."""
 
-import os
-
-# XLA's older code generator takes half as long to compile; processes that tests start inherit it.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
-
 import jax
 import pytest
 
