@@ -85,20 +85,9 @@ QUICK = [
     ("quadratic", "RMSProp causal paper 0.1 0.99"),
     ("logistic", "AdaGrad closure 0.01"),
 ]
-LONG = [
-    ("quadratic", "Adam paper 0.01 0 0.99"),
-    ("quadratic", "AdaGrad causal 0.01"),
-    ("rosenbrock", "Adam matched 0.01 0.9 0.999"),
-    ("rosenbrock", "RMSProp closure paper 0.1 0"),
-    ("rosenbrock", "RMSProp closure matched 0.01 0.9"),
-    ("logistic", "RMSProp causal paper 0.01 0.9"),
-]
 
 
-@pytest.mark.parametrize(
-    ("objective", "case"),
-    [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in LONG)],
-)
+@pytest.mark.parametrize(("objective", "case"), QUICK)
 def test_a_path_agrees_with_an_independent_solution(objective, case):
     check(objective, case)
 
