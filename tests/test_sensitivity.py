@@ -102,13 +102,15 @@ def test_both_modes_agree(adam):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["b2", "theta0"])
+@pytest.mark.parametrize("name", ["learning_rate", "b2", "theta0"])
 def test_a_second_derivative_by_forward_mode_twice(name):
     method = ide.Markov(rtol=1e-9, atol=1e-12)
-    at, h = {"b2": (B2, 1e-5), "theta0": (0.6, 1e-3)}[name]
+    at, h = {"learning_rate": (ALPHA, 1e-4), "b2": (B2, 1e-5), "theta0": (0.6, 1e-3)}[name]
 
     def last(x):
-        model, theta0 = (ide.Adam(ALPHA, b2=x), 1.0) if name == "b2" else (ide.Adam(ALPHA), x)
+        values = {"learning_rate": ALPHA, "b2": B2, "theta0": 1.0} | {name: x}
+        theta0 = values.pop("theta0")
+        model = ide.Adam(**values)
         given, options = (model, ide.DoubleWell(), theta0), {"adjoint": dfx.ForwardMode()}
         return ide.solve(*given, np.array([0.0, 60.0]), method=method, **options).loss[-1]
 
