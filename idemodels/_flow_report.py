@@ -10,11 +10,11 @@ import numpy as np
 
 from ._checks import is_concrete
 from ._equation import Augmented, Fixed
-from ._flow import FlowEquation, distrust, gradients_of_looks, looks
+from ._flow import SETTLED, FlowEquation, distrust, gradients_of_looks, looks, roughness_of
 from ._results import Trajectory
 
-# At how many states of a path it is asked whether it can be trusted, and from which step on.
-_LOOKS, _SETTLED = 4, 20
+# At how many states of a path it is asked whether it can be trusted.
+_LOOKS = 4
 # So many rejected steps are no sign yet that a right-hand side is not smooth.
 _FEW = 20
 
@@ -43,19 +43,6 @@ def looked_at(equation: FlowEquation, trajectory: Trajectory) -> Trajectory:
     path = trajectory.states if trajectory.states is not None else trajectory.last
     if path is None or not is_concrete((trajectory.ts, path, equation)):
         return trajectory
-    rows = jax.tree.map(lambda x: x[None], path) if trajectory.states is None else path
-    numbers = jax.tree.leaves(eqx.filter((rows.theta, rows.memory), eqx.is_inexact_array))
-    finite = [np.isfinite(x).reshape(len(x), -1).all(axis=1) for x in map(np.asarray, numbers)]
-    okay = np.all(finite, axis=0)
-    chosen = np.flatnonzero(okay & (np.atleast_1d(np.asarray(rows.s)) >= _SETTLED))
-    if chosen.size == 0:
-        return trajectory
-    chosen = chosen[np.unique(np.linspace(0, chosen.size - 1, _LOOKS + 1).astype(int)[1:])]
-    theta = eqx.filter(rows.theta, eqx.is_inexact_array)
-    states = Augmented(theta, rows.memory, Fixed(jax.tree.map(lambda x: None, theta)))
-    fifth, first, spread = looks(equation, jax.tree.map(lambda x: x[chosen], states))
-    most = float(jnp.max(first))
-    roughness = float(jnp.max(fifth)) / most if most > 0 else 0.0
     rejected, tried = (int(trajectory.stats[f"num_{name}"]) for name in ("rejected", "steps"))
     if rejected > _FEW and 3 * rejected > tried:
         warnings.warn(
@@ -65,7 +52,19 @@ def looked_at(equation: FlowEquation, trajectory: Trajectory) -> Trajectory:
             stacklevel=3,
         )
         return trajectory
-    words = distrust(roughness, float(jnp.max(spread)), equation.model.stride)
+    rows = jax.tree.map(lambda x: x[None], path) if trajectory.states is None else path
+    numbers = jax.tree.leaves(eqx.filter((rows.theta, rows.memory), eqx.is_inexact_array))
+    finite = [np.isfinite(x).reshape(len(x), -1).all(axis=1) for x in map(np.asarray, numbers)]
+    okay = np.all(finite, axis=0)
+    chosen = np.flatnonzero(okay & (np.atleast_1d(np.asarray(rows.s)) >= SETTLED))
+    if chosen.size == 0:
+        return trajectory
+    chosen = chosen[np.unique(np.linspace(0, chosen.size - 1, _LOOKS + 1).astype(int)[1:])]
+    theta = eqx.filter(rows.theta, eqx.is_inexact_array)
+    states = Augmented(theta, rows.memory, Fixed(jax.tree.map(lambda x: None, theta)))
+    fifth, first, spread = looks(equation, jax.tree.map(lambda x: x[chosen], states))
+    roughness, farthest = roughness_of(fifth, first), float(jnp.max(spread))
+    words = distrust(roughness, farthest, equation.model.stride)
     if words is not None:
         warnings.warn(words, stacklevel=3)
     made = jnp.asarray(gradients_of_looks(equation, chosen.size))

@@ -57,6 +57,6 @@ def test_the_edge_of_descent_is_followed_by_stride_2(tmp_path, capsys):
     assert main(["run", "edge_descent", "--out", str(tmp_path), "--json", "--quiet"]) == 0
     assert (tmp_path / "edge_descent" / "study.svg").exists()
     told = json.loads(capsys.readouterr().out)
-    errors = [case["max_error"] for case in told[0]["cases"]]
+    errors = [case["max_error"] for case in told["configs"][0]["records"]]
     assert min(errors[:2]) > 0.1
     np.testing.assert_allclose(errors[2:], [8.4e-3, 1.0e-3, 1.8e-4, 3.6e-5], rtol=0.5)

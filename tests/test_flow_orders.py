@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 from helpers import OBJECTIVES
-from test_flows import TIGHT, Product
+from test_flows import TIGHT
 
 import idemodels as ide
 
@@ -78,15 +78,6 @@ def test_a_kink_nobody_told_is_flagged():
     flow = ide.InterpolatingFlow(optax.adam(warm_up, 0.98, 0.998), order=4, exact_steps=0)
     with pytest.warns(UserWarning, match="`kinks`"):
         ide.solve(flow, ide.Quadratic(), 1.0, np.arange(121.0), method=TIGHT)
-
-
-@pytest.mark.parametrize(("order", "error"), [(1, 8.4e-3), (2, 1.0e-3), (3, 1.8e-4)])
-def test_stride_2_follows_gradient_descent_at_the_edge(order, error):
-    theta0 = jnp.array([3.2, 1.02 / 3.2])
-    flow = ide.InterpolatingFlow(optax.sgd(0.2), order, exact_steps=0, stride=2, check=False)
-    path = ide.solve(flow, Product(), theta0, np.arange(301.0), method=TIGHT)
-    found = ide.compare(path, ide.run_discrete(flow, Product(), theta0, 300)).max_error
-    assert error / 1.5 < found < 1.5 * error
 
 
 @pytest.mark.parametrize("objective", ["quadratic", "double-well", "logistic", "quadratic-5"])

@@ -9,7 +9,7 @@ import pytest
 
 import idemodels as ide
 from idemodels._equation import Equation, cast
-from idemodels._method.markov import begin
+from idemodels._method.leg import begin
 from idemodels._solve import Held, prepare
 
 TS = jnp.linspace(0.0, 300.0, 11)

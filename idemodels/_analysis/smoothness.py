@@ -9,14 +9,14 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from .._checks import check_count
-from .._equation import Augmented, Fixed
-from .._flow import FlowEquation, InterpolatingFlow, distrust, looks
+from .._equation import Augmented
+from .._flow import SETTLED, FlowEquation, InterpolatingFlow, distrust, looks, roughness_of
 from .._parameters import as_parameters, check_objective
 from .._solve import Held
 from .._types import Path
 
-# At how many states a run is looked at, and from which step on it has settled.
-_LOOKS, _SETTLED = 40, 20
+# At how many states a run is looked at.
+_LOOKS = 40
 
 
 class Smoothness(eqx.Module):
@@ -72,17 +72,16 @@ def smoothness(
     flow.
     """
     check_count(steps, "steps")
-    if steps <= _SETTLED:
-        raise ValueError(f"Argument `steps` must be more than {_SETTLED}, but is {steps}.")
+    if steps <= SETTLED:
+        raise ValueError(f"Argument `steps` must be more than {SETTLED}, but is {steps}.")
     flow = tx if isinstance(tx, InterpolatingFlow) else InterpolatingFlow(tx, stride=stride)
     theta, rest = as_parameters(theta0)
     check_objective(objective, eqx.combine(theta, rest), args)
     equation = FlowEquation.of(flow, Held(objective, rest), args, theta)
-    marks = np.unique(np.round(np.linspace(_SETTLED, steps, _LOOKS)).astype(int))
+    marks = np.unique(np.round(np.linspace(SETTLED, steps, _LOOKS)).astype(int))
     states = _states(equation, theta, jnp.asarray(np.diff(marks, prepend=0)))
     difference, step, spread = looks(equation, states)
-    most = float(jnp.max(step))
-    roughness = float(jnp.max(difference)) / most if most > 0 else 0.0
+    roughness = roughness_of(difference, step)
     statement = distrust(roughness, float(jnp.max(spread)), flow.stride, equation.layout.rough)
     ts = jnp.asarray(marks, step.dtype)
     return Smoothness(ts, difference, step, spread, roughness, statement)
@@ -96,5 +95,4 @@ def _states(equation: FlowEquation, theta: PyTree[Array], gaps: Array) -> Augmen
         y = equation.steps(y, gap)
         return y, y
 
-    y0 = Augmented(theta, equation.start(theta).memory, Fixed(jax.tree.map(lambda x: None, theta)))
-    return jax.lax.scan(segment, y0, gaps)[1]
+    return jax.lax.scan(segment, equation.start(theta), gaps)[1]

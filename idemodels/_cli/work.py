@@ -203,7 +203,8 @@ def _least(case: Case) -> float:
 
 def _gradients(case: Case, path: Trajectory) -> Any:
     """The gradient at every row, the papers' L2 term included."""
-    equation = equation_for(case.model, case.objective, None, case.start("float32"))
+    first = jax.tree.map(lambda x: x[0], eqx.filter(path.theta, eqx.is_inexact_array))
+    equation = equation_for(case.model, case.objective, None, first)
     return _gradient_rows(equation, path.theta)
 
 

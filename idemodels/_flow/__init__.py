@@ -1,4 +1,10 @@
 from .equation import FlowEquation as FlowEquation
 from .flow import InterpolatingFlow as InterpolatingFlow
 from .state import by_path as by_path
-from .trust import distrust as distrust, gradients_of_looks as gradients_of_looks, looks as looks
+from .trust import (
+    SETTLED as SETTLED,
+    distrust as distrust,
+    gradients_of_looks as gradients_of_looks,
+    looks as looks,
+    roughness_of as roughness_of,
+)

@@ -125,6 +125,10 @@ class InterpolatingFlow(eqx.Module):
         """No memory is reported as negative: those that must not be are clamped."""
         return ()
 
+    def memories(self) -> dict[str, Any]:
+        """None with a kernel: what it remembers is the optimizer's state."""
+        return {}
+
     @property
     def singular_start(self) -> bool:
         """Whether the velocity is infinite at the start: never."""

@@ -23,6 +23,8 @@ FAR = 1.05
 _COMPARE = "Compare with `idemodels.run_discrete`."
 # Steps of the power iteration, and over how many of the last the growth is taken.
 ITERATIONS, _LAST = 16, 8
+# The step from which on the memories of most optimizers are full.
+SETTLED = 20
 
 
 def fifth_difference(equation: FlowEquation, y: Augmented) -> tuple[Scalar, Scalar]:
@@ -86,6 +88,12 @@ def looks(equation: FlowEquation, states: Augmented) -> tuple[Array, Array, Arra
         return *fifth_difference(equation, y), farthest_multiplier(equation, y)
 
     return jax.lax.map(at, states)
+
+
+def roughness_of(fifth: Array, first: Array) -> float:
+    """The largest fifth difference of some looks over their largest step."""
+    most = float(jnp.max(first))
+    return float(jnp.max(fifth)) / most if most > 0 else 0.0
 
 
 def gradients_of_looks(equation: FlowEquation, count: int) -> int:

@@ -76,22 +76,16 @@ class AbstractMethod(eqx.Module):
 
 def is_markov(model: AbstractModel | InterpolatingFlow) -> bool:
     """Whether every kernel has a finite state space."""
-    if isinstance(model, InterpolatingFlow):
-        return True
     return all(isinstance(m.kernel, AbstractMarkovKernel) for m in model.memories().values())
 
 
 def is_advanced(model: AbstractModel | InterpolatingFlow) -> bool:
     """Whether a memory is read ahead of s."""
-    if isinstance(model, InterpolatingFlow):
-        return False
     return any(m.ahead for m in model.memories().values())
 
 
 def describe(model: AbstractModel | InterpolatingFlow) -> str:
     """What makes the equation hard, in words for a message."""
-    if isinstance(model, InterpolatingFlow):
-        return "InterpolatingFlow"
     words = []
     for name, m in model.memories().items():
         kernel = type(m.kernel).__name__

@@ -16,7 +16,7 @@ from .._results import RESULTS
 from .._types import Flag, Scalar
 from .base import Answer, Problem
 from .control import Guarded, to_result
-from .leg import UNKNOWN, Front, checkpointed, gradients_of_steps, rows
+from .leg import UNKNOWN, Front, begin, checkpointed, gradients_of_steps, rows
 from .norms import group_norm, largest
 
 # Down to this rtol, and up to this order, the method of order 3 needs the fewest gradients.
@@ -42,7 +42,9 @@ def run_flow(method: Any, problem: Problem, adjoint: dfx.AbstractAdjoint | None)
             "Argument `steady_tol` must be None for an InterpolatingFlow, but is "
             f"{method.steady_tol}."
         )
-    front = _begin(problem)
+    front = begin(problem)
+    pace, more = jnp.full_like(front.pace, _PACE), {"num_exact": jnp.zeros((), int)}
+    front = dataclasses.replace(front, pace=pace, stats=front.stats | more)
     at = 0
     for exact, end in problem.equation.model.parts():
         if exact and end > at:
@@ -54,30 +56,6 @@ def run_flow(method: Any, problem: Problem, adjoint: dfx.AbstractAdjoint | None)
     unknown = front.stats["num_gradients"] < 0
     stats = {**front.stats, "num_gradients": jnp.where(unknown, -1, front.stats["num_gradients"])}
     return Answer(front.kept, front.t, front.y, front.result, stats)
-
-
-@eqx.filter_jit
-def _begin(problem: Problem) -> Front:
-    ts = problem.ts
-
-    def buffer(x):
-        x = jnp.asarray(x)
-        empty = jnp.nan if jnp.issubdtype(x.dtype, jnp.inexact) else 0
-        return jnp.full((ts.size, *x.shape), empty, x.dtype).at[0].set(x)
-
-    zero, never = jnp.zeros((), int), jnp.asarray(jnp.inf, ts.dtype)
-    stats = {
-        "num_steps": zero,
-        "num_rejected": zero,
-        "num_gradients": jnp.ones((), int),  # the one at the start, for checks
-        "num_exact": zero,
-        "implicit_from": never,
-        "steady_at": never,
-    }
-    kept = jax.tree.map(buffer, problem.keep(ts[0], problem.y0))
-    result = RESULTS.where(problem.valid, RESULTS.successful, RESULTS.invalid_argument)
-    pace = jnp.asarray(_PACE, ts.dtype)
-    return Front(ts[0], problem.y0, kept, result, jnp.zeros((), bool), pace, stats)
 
 
 @eqx.filter_jit

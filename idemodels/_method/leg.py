@@ -268,6 +268,42 @@ class Leg(eqx.Module):
         return jnp.where(ran, gradients_of_steps(self.solver, steps, first), 0)
 
 
+@eqx.filter_jit
+def begin(problem: Problem) -> Front:
+    """Where a path begins: nothing is done yet but the first gradient."""
+    ts = problem.ts
+
+    def buffer(x):
+        x = jnp.asarray(x)
+        empty = jnp.nan if jnp.issubdtype(x.dtype, jnp.inexact) else 0
+        return jnp.full((ts.size, *x.shape), empty, x.dtype).at[0].set(x)
+
+    stats = {
+        "num_steps": jnp.zeros((), int),
+        "num_rejected": jnp.zeros((), int),
+        "num_gradients": jnp.ones((), int),  # the one at the start, for units and checks
+        "implicit_from": jnp.asarray(jnp.inf, ts.dtype),
+        "steady_at": jnp.asarray(jnp.inf, ts.dtype),
+    }
+    if problem.equation.model.nonnegative:
+        stats["num_clamped"] = jnp.zeros((), int)
+        stats["clamped_from"] = jnp.asarray(jnp.inf, ts.dtype)
+    return Front(
+        ts[0],
+        problem.y0,
+        jax.tree.map(buffer, problem.keep(ts[0], problem.y0)),
+        RESULTS.where(problem.valid, RESULTS.successful, RESULTS.invalid_argument),
+        jnp.zeros((), bool),
+        first_pace(ts[0], ts[-1]),
+        stats,
+    )
+
+
+def first_pace(s: Any, end: Any) -> Any:
+    """A tenth of an optimizer step, in which no memory changes much."""
+    return jnp.maximum(jnp.minimum(jnp.asarray(0.1, s.dtype), end - s), 0.0)
+
+
 def gradients_of_steps(solver: dfx.AbstractSolver, steps: Count, first: Count) -> Count:
     """The evaluations of the right-hand side in so many steps; `UNKNOWN` if it does not tell.
 

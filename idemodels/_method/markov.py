@@ -16,7 +16,7 @@ from .base import AbstractMethod, Answer, Problem, is_advanced, is_markov
 from .clock import LogTime, StepTime
 from .exponential_multistep import ExponentialMultistep
 from .flow_parts import run_flow
-from .leg import Front, Leg, rows
+from .leg import Front, Leg, begin, first_pace, rows
 from .norms import fastest_rate
 from .rodas5p import IMPLICIT_PARAMETERS, Rodas5P, gradients_per_step
 
@@ -207,36 +207,6 @@ class Markov(AbstractMethod):
 
 
 @eqx.filter_jit
-def begin(problem: Problem) -> Front:
-    ts = problem.ts
-
-    def buffer(x):
-        x = jnp.asarray(x)
-        empty = jnp.nan if jnp.issubdtype(x.dtype, jnp.inexact) else 0
-        return jnp.full((ts.size, *x.shape), empty, x.dtype).at[0].set(x)
-
-    stats = {
-        "num_steps": jnp.zeros((), int),
-        "num_rejected": jnp.zeros((), int),
-        "num_gradients": jnp.ones((), int),  # the one at the start, for units and checks
-        "implicit_from": jnp.asarray(jnp.inf, ts.dtype),
-        "steady_at": jnp.asarray(jnp.inf, ts.dtype),
-    }
-    if problem.equation.model.nonnegative:
-        stats["num_clamped"] = jnp.zeros((), int)
-        stats["clamped_from"] = jnp.asarray(jnp.inf, ts.dtype)
-    return Front(
-        ts[0],
-        problem.y0,
-        jax.tree.map(buffer, problem.keep(ts[0], problem.y0)),
-        RESULTS.where(problem.valid, RESULTS.successful, RESULTS.invalid_argument),
-        jnp.zeros((), bool),
-        _first_pace(ts[0], ts[-1]),
-        stats,
-    )
-
-
-@eqx.filter_jit
 def _start(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Front:
     """From s = 0 to s = 1, or less, in ln s."""
     clock = LogTime(problem.equation)
@@ -251,7 +221,7 @@ def _start(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Fron
     front = leg.run(problem, front, adjoint)
     s, y = clock.at(front.t, front.y)
     s = jnp.where(front.t == clock.of(last), last, s)  # undo the rounding of exp(log)
-    return dataclasses.replace(front, t=s, y=y, pace=_first_pace(s, problem.ts[-1]))
+    return dataclasses.replace(front, t=s, y=y, pace=first_pace(s, problem.ts[-1]))
 
 
 @eqx.filter_jit
@@ -283,8 +253,3 @@ def _held(problem: Problem, front: Front) -> Front:
     kept = jax.lax.cond(eqxi.unvmap_any(rests), hold, lambda: front.kept)
     t = jnp.where(rests, problem.ts[-1], front.t)
     return dataclasses.replace(front, t=t, kept=kept)
-
-
-def _first_pace(s: Any, end: Any) -> Any:
-    """A tenth of an optimizer step, in which no memory changes much."""
-    return jnp.maximum(jnp.minimum(jnp.asarray(0.1, s.dtype), end - s), 0.0)

@@ -1,5 +1,6 @@
 """Flows of several strides beside the paper's equation, where the discrete run swings."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -58,18 +59,7 @@ def _rows(path: Any, at: np.ndarray) -> Any:
     at = at[np.unique(np.linspace(1, at.size - 1, _ROWS).astype(int))]
     take = lambda tree: jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[at]), tree)
     kept = {name: take(getattr(path, name)) for name in ("ts", "theta", "loss", "moments")}
-    return type(path)(
-        kept["ts"],
-        None,
-        kept["theta"],
-        kept["loss"],
-        kept["moments"],
-        path.result,
-        {},
-        None,
-        None,
-        path.source,
-    )
+    return replace(path, times=None, stats={}, states=None, last=None, **kept)
 
 
 def _sharpness(pair: Any, path: Any) -> tuple[np.ndarray, np.ndarray]:
