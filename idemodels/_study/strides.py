@@ -34,7 +34,7 @@ def strides(title, pairs, keys):
             of, own = _sharpness(pair, _rows(pair.discrete.path, np.arange(pair.at.size)))
             numbers = {key: pair.values.get(key) for key in _NUMBERS}
             if repr(numbers) not in seen:
-                right.plot(of, own, color="black", ls=":", label="discrete run")
+                right.plot(of, own, color="black", ls=":", zorder=3, label="discrete run")
                 seen.add(repr(numbers))
             rows.append(
                 {
