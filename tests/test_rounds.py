@@ -33,12 +33,12 @@ def test_rounds_make_the_same_path_and_counts(name):
     equation = Equation(cast(model, TS.dtype), Held(objective, None))
     problem = prepare(equation, jnp.asarray(1.0), None, TS, jnp.ones((), bool), None)
     front = begin(problem)
-    leg, front = method.main_leg(problem, front)
+    leg, front = method.main_leg(problem, front, method.implicit_solver(problem))
     carry = leg.begin(problem, front)
 
     @eqx.filter_jit
     def advance(front, carry):
-        leg, _ = method.main_leg(problem, front)
+        leg, _ = method.main_leg(problem, front, method.implicit_solver(problem))
         return leg.advance(problem, front, carry, 13)
 
     rounds = 0
@@ -67,14 +67,14 @@ def test_lanes_that_end_at_different_rounds_equal_single_runs():
     def start(rate):
         problem = problem_of(rate)
         front = begin(problem)
-        leg, front = method.main_leg(problem, front)
+        leg, front = method.main_leg(problem, front, method.implicit_solver(problem))
         return front, leg.begin(problem, front)
 
     @jax.jit
     @jax.vmap
     def advance(rate, front, carry):
         problem = problem_of(rate)
-        leg, _ = method.main_leg(problem, front)
+        leg, _ = method.main_leg(problem, front, method.implicit_solver(problem))
         return leg.advance(problem, front, carry, 8)
 
     front, carry = jax.jit(jax.vmap(start))(rates)

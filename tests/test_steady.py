@@ -55,6 +55,36 @@ def test_a_tail_is_finished_without_a_tolerance_for_rest_too():
     np.testing.assert_allclose(path.theta[-1], minimum, atol=1e-8)
 
 
+class Bowls(eqx.Module):
+    """A parabola for each parameter."""
+
+    def __call__(self, theta):
+        return 0.5 * jnp.sum((theta - 4.0) ** 2)
+
+
+@pytest.mark.slow
+def test_a_stiff_tail_of_many_parameters_is_finished():
+    model, theta0, ts = ide.RMSProp(0.01, 0.9), jnp.linspace(1.0, 3.0, 40), np.linspace(0, 600, 13)
+    method = ide.Markov(rtol=1e-4, atol=1e-7, steady_tol=1e-3)
+    path = ide.solve(model, Bowls(), theta0, ts, method=method)
+    assert path.result == ide.RESULTS.steady_state
+    assert path.stats["implicit_from"] < path.stats["steady_at"]
+    tight = ide.Markov(rtol=1e-8)
+    alone = lambda x: ide.solve(model, Bowls(), x, ts, method=tight).theta
+    np.testing.assert_allclose(
+        path.theta, jax.vmap(alone, out_axes=1)(theta0), rtol=0, atol=1e-3 * 3.0
+    )
+
+
+def test_many_parameters_stay_explicit_in_a_call_that_is_traced():
+    method = ide.Markov(max_steps=300)
+    ts, theta0 = np.asarray([0.0, 600.0]), jnp.linspace(1.0, 3.0, 40)
+    solved = lambda x: ide.solve(ide.RMSProp(0.01), Bowls(), x, ts, method=method, throw=False)
+    path = eqx.filter_jit(solved)(theta0)
+    assert path.result == ide.RESULTS.max_steps_reached
+    assert jnp.isinf(path.stats["implicit_from"])
+
+
 class Plateau(eqx.Module):
     """Slope -1 up to theta = 1, then -1e-4, and from theta = 3 a parabola."""
 

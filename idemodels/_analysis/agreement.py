@@ -21,7 +21,7 @@ from .._types import Objective, Theta
 from .lanes import both, leaves_of
 from .order import order
 
-_METHOD = Markov(rtol=1e-9, atol=1e-12)
+_METHOD = Markov(rtol=1e-9, atol=1e-12, steady_tol=1e-7)
 # An error counts for a slope where it is so many times that of the solver.
 _CLEAR = 10.0
 
@@ -104,7 +104,7 @@ def agreement(
     - `horizon`: the time t of all runs; at least four steps of the largest rate.
     - `over`: for a map, values by the name of a decay: `{"b1": [...], "b2": [...]}`; those that
         are left out stay.
-    - `method`: `None` is `Markov(rtol=1e-9, atol=1e-12)`.
+    - `method`: `None` is `Markov(rtol=1e-9, atol=1e-12, steady_tol=1e-7)`.
     - `marks`: at how many steps both are compared: evenly in their logarithm, from the first on.
     - `recheck`: whether to solve again at 10 times the tolerance, all but the map.
 

@@ -139,7 +139,8 @@ def as_json(finished: list[Finished]) -> dict[str, Any]:
 
 def heading(config: Finished) -> str:
     """The title, and what all cases have in common of the hyperparameters."""
-    keys = [key for key in config.keys if key not in config.varying]
+    everywhere = lambda key: all(key in record.values for record in config.records)
+    keys = [key for key in config.keys if key not in config.varying and everywhere(key)]
     common = words(config.records[0], keys) if config.records else ""
     return f"{config.config.title} ({common})" if common else config.config.title
 

@@ -18,12 +18,18 @@ from .exponential_multistep import ExponentialMultistep
 from .flow_parts import run_flow
 from .leg import Front, Leg, begin, first_pace, rows
 from .norms import fastest_rate
+from .quasi_newton_bdf import QuasiNewtonBDF
 from .rodas5p import IMPLICIT_PARAMETERS, Rodas5P, gradients_per_step
 
 # The multistep leg counts as stiff when it makes, or expects to make, as many steps as cost as many
 # gradients as this number of implicit ones; a Runge-Kutta leg, with more gradients in a step, after
 # half as many.
 _PATIENCE = 300
+# Of many parameters a path is stiff where it asks for so many steps for each optimizer step, half
+# of what the multistep method takes at a discrete run's edge of stability, and for so many at all.
+_EDGE, _MANY = 4, 2000
+# The part of `rtol` that rounding may be for the quasi-Newton iteration to converge.
+_RESOLVED = 1e-4
 # Rates per optimizer step beyond which the implicit method runs from the start: fitted power laws,
 # whose path is not smooth at s = 0. An explicit method takes thousands of steps, or, the multistep
 # one, overlooks the start.
@@ -54,8 +60,11 @@ class Markov(AbstractMethod):
     Runge-Kutta method (Tsit5, or Dopri8 where `rtol` < 3e-8); then
     [`idemodels.ExponentialMultistep`][], of order 3 to 6 as `rtol` asks, or, where there is
     inertia, the Runge-Kutta method; and where that would take thousands of steps because the path
-    has become stiff (past convergence, mostly) or a memory forgets within a hundredth of a step, a
-    linearly implicit one (Rodas5P) to the end, if there are at most 32 parameters.
+    has become stiff (past convergence, mostly) or a memory forgets within a hundredth of a step, an
+    implicit one to the end. It is the linearly implicit Rodas5P up to 32 parameters; beyond,
+    [`idemodels.QuasiNewtonBDF`][], which takes no Hessian. As no derivative is taken through that,
+    it takes over only in a call that is neither traced nor differentiated, and where rounding
+    leaves room (`rtol` >= 2e-12 in double precision, 1e-3 in single).
     `stats["implicit_from"]` tells from where.
 
     An [`idemodels.InterpolatingFlow`][] is solved by Bosh3 up to order 2 where `rtol` >= 1e-5, by
@@ -111,11 +120,13 @@ class Markov(AbstractMethod):
         if isinstance(problem.equation, FlowEquation):
             return run_flow(self, problem, adjoint)
         front = self.first_front(problem, adjoint)
-        front = _main(self, problem, front, adjoint)
+        known = is_concrete(front)
+        by = self.implicit_solver(problem, differentiated=not known)
+        front = _main(self, problem, front, adjoint, by)
         # Where the outcome is known now the third leg is not even compiled, which halves the time
         # to the first answer; in a traced call it is there, and runs for no steps.
-        if self.hands_over(problem) and not (is_concrete(front) and not bool(front.stiff)):
-            front = _implicit(self, problem, front, adjoint)
+        if by is not None and not (known and not bool(front.stiff)):
+            front = _implicit(self, problem, front, adjoint, by)
         return self.answer(problem, front)
 
     def answer(self, problem: Problem, front: Front) -> Answer:
@@ -153,42 +164,65 @@ class Markov(AbstractMethod):
         solver = ExponentialMultistep(order)
         return {"solver": solver, "rtol": part * self.rtol, "atol": part * self.atol}
 
-    def hands_over(self, problem: Problem) -> bool:
-        return self.solver is None and problem.parameters <= IMPLICIT_PARAMETERS
+    def implicit_solver(
+        self, problem: Problem, differentiated: bool = True
+    ) -> dfx.AbstractSolver | None:
+        """What takes over where the path is stiff; `None` where nothing does.
 
-    def main_leg(self, problem: Problem, front: Front) -> tuple[Leg, Front]:
-        """The explicit leg, or the user's, and where it begins; it is empty where there is none."""
+        - `differentiated`: whether the path may be.
+        """
+        if self.solver is not None:
+            return None
+        if problem.parameters <= IMPLICIT_PARAMETERS:
+            return Rodas5P()
+        eps = float(jnp.finfo(problem.ts.dtype).eps)
+        able = not problem.equation.model.inertial and eps <= _RESOLVED * self.rtol
+        return QuasiNewtonBDF() if able and not differentiated else None
+
+    def main_leg(
+        self, problem: Problem, front: Front, by: dfx.AbstractSolver | None
+    ) -> tuple[Leg, Front]:
+        """The explicit leg, or the user's, and where it begins; it is empty where there is none.
+
+        - `by`: the implicit method that takes over.
+        """
         running, stiff = front.running, front.stiff
-        if self.hands_over(problem):
+        if by is not None:
             fast = fastest_rate(problem.equation.model, front.t.dtype) > _FASTEST
             stiff = stiff | (running & fast)
             running = running & ~fast
         end = jnp.where(running, problem.ts[-1], front.t)
         inertial = problem.equation.model.inertial
         changed = self._user_or_multistep() if self.solver is not None or not inertial else {}
-        if self.hands_over(problem):
-            steps = _PATIENCE * gradients_per_step(problem.parameters) / (2 if inertial else 1)
-            patience = jnp.asarray(min(steps, self.max_steps), front.t.dtype)
-            if inertial:
-                patience = jnp.maximum(patience, _PER_STEP * (problem.ts[-1] - problem.ts[0]))
+        if by is not None:
+            span = problem.ts[-1] - problem.ts[0]
+            if isinstance(by, Rodas5P):
+                steps = _PATIENCE * gradients_per_step(problem.parameters) / (2 if inertial else 1)
+                patience = jnp.asarray(min(steps, self.max_steps), front.t.dtype)
+                patience = jnp.maximum(patience, _PER_STEP * span) if inertial else patience
+            else:
+                patience = jnp.minimum(jnp.maximum(_MANY, _EDGE * span), self.max_steps)
             changed["patience"] = patience
         leg = self._leg(StepTime(problem.equation), end, **changed)
         return leg, dataclasses.replace(front, stiff=stiff)
 
-    def implicit_leg(self, problem: Problem, front: Front) -> tuple[Leg, Front]:
+    def implicit_leg(
+        self, problem: Problem, front: Front, by: dfx.AbstractSolver
+    ) -> tuple[Leg, Front]:
         """The leg where the path is stiff, and where it begins; it is empty elsewhere."""
         eps = float(jnp.finfo(front.t.dtype).eps)
         result = RESULTS.where(front.stiff, RESULTS.successful, front.result)
         stats = {**front.stats, "implicit_from": jnp.where(front.stiff, front.t, jnp.inf)}
         pace = jnp.maximum(front.pace, 100 * eps * jnp.maximum(front.t, 1.0))
-        leg = self._leg(
-            StepTime(problem.equation),
-            jnp.where(front.stiff, problem.ts[-1], front.t),
-            solver=Rodas5P(),
-            rtol=min(self._part * self.rtol, max(_STIFF_RTOL, 10 * eps)),
-            atol=min(self._part * self.atol, _STIFF_ATOL),
-            strict=True,
-        )
+        end = jnp.where(front.stiff, problem.ts[-1], front.t)
+        tolerances: dict[str, Any] = {"rtol": self.rtol, "atol": self.atol}
+        if isinstance(by, Rodas5P):
+            tolerances = {
+                "rtol": min(self._part * self.rtol, max(_STIFF_RTOL, 10 * eps)),
+                "atol": min(self._part * self.atol, _STIFF_ATOL),
+                "strict": True,
+            }
+        leg = self._leg(StepTime(problem.equation), end, solver=by, **tolerances)
         return leg, dataclasses.replace(front, result=result, stats=stats, pace=pace)
 
     def _leg(self, clock: Any, end: Any, **changed: Any) -> Leg:
@@ -225,16 +259,16 @@ def _start(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Fron
 
 
 @eqx.filter_jit
-def _main(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Front:
+def _main(method: Markov, problem: Problem, front: Front, adjoint: Any, by: Any) -> Front:
     """From where the path is to its end, with an explicit method or the user's."""
-    leg, front = method.main_leg(problem, front)
+    leg, front = method.main_leg(problem, front, by)
     return leg.run(problem, front, adjoint)
 
 
 @eqx.filter_jit
-def _implicit(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Front:
+def _implicit(method: Markov, problem: Problem, front: Front, adjoint: Any, by: Any) -> Front:
     """From where the path became stiff to its end."""
-    leg, front = method.implicit_leg(problem, front)
+    leg, front = method.implicit_leg(problem, front, by)
     return leg.run(problem, front, adjoint)
 
 

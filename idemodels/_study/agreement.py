@@ -11,6 +11,8 @@ from .base import Finding, colour, panels, plain, telling
 # Learning rates below a case's own, each half of the last, and the decays of the map.
 _HALVINGS = 5
 _OVER = {"b1": (0.0, 0.5, 0.9, 0.99), "b2": (0.9, 0.99, 0.999), "decay": (0.5, 0.9, 0.99)}
+# The grades of the map: up to which part of the way the error is, and the cell's colour.
+_GRADES = {"up to 1 %": "#009E73", "up to 10 %": "#F0E442", "beyond": "#D55E00"}
 
 
 def agreement(title, pairs, keys):
@@ -40,6 +42,8 @@ def agreement(title, pairs, keys):
                 (one.fixed_betas, "-", "fixed decays"),
                 (one.fixed_memory, "--", "fixed memory times"),
             ):
+                if what != "fixed decays" and not decays_of(pair.model):
+                    continue  # without decays it is the same line
                 shown = {"color": colour(i), "ls": ls, "label": f"{name}, {what}"}
                 first.loglog(one.alphas, errors.error, marker=".", **shown)
         alphas = maps[0][1].alphas
@@ -50,6 +54,8 @@ def agreement(title, pairs, keys):
         mapped = [(pair, one) for pair, one in maps if one.map is not None]
         for axes, (pair, one) in zip(others, mapped, strict=True):
             _draw_map(axes, label(pair.values, keys), one)
+        for words, shade in _GRADES.items() if mapped else ():
+            first.plot([], [], "s", color=shade, label=f"map: {words}")
     return Finding(rows, figure, notes)
 
 
@@ -67,11 +73,11 @@ def _row(pair, keys, what, found, errors, i):
 
 
 def _draw_map(axes, name, found):
-    """Cells green to 1 %, yellow to 10 %, red beyond; grey where the solve failed."""
+    """Cells in the colours of `_GRADES`; grey where the solve failed."""
     from matplotlib.colors import BoundaryNorm, ListedColormap
 
     cells = found.map.reshape(found.alphas.size, -1).T
-    colours = ListedColormap(["#009E73", "#F0E442", "#D55E00"], name="grade")
+    colours = ListedColormap([*_GRADES.values()], name="grade")
     colours = colours.with_extremes(bad="#bbbbbb")
     axes.grid(visible=False)
     axes.imshow(

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -191,13 +192,18 @@ class Setup(eqx.Module):
         return dataclasses.replace(posed, y0=lane.y0, g0=lane.g0, valid=lane.valid)
 
     def _main(self, problem: Problem, front: Front) -> tuple[Leg, Front]:
-        leg, front = self.method.main_leg(problem, front)
+        leg, front = self.method.main_leg(problem, front, self._takes_over(problem))
         patience = None if leg.patience is None else _PATIENCE * leg.patience
         return dataclasses.replace(leg, looks=False, patience=patience), front
 
     def _implicit(self, problem: Problem, front: Front) -> tuple[Leg, Front]:
-        leg, front = self.method.implicit_leg(problem, front)
+        by = self._takes_over(problem)
+        assert by is not None  # else no lane's main leg is ever stiff
+        leg, front = self.method.implicit_leg(problem, front, by)
         return dataclasses.replace(leg, looks=False), front
+
+    def _takes_over(self, problem: Problem) -> dfx.AbstractSolver | None:
+        return self.method.implicit_solver(problem, differentiated=False)
 
     def _steady(self, problem: Problem) -> Steady:
         equation, origin = problem.equation, problem.y0.theta
