@@ -23,7 +23,7 @@ METHODS = {
     "fixed steps": ide.Markov(dfx.Euler()),
     "out of steps": ide.Markov(dfx.Tsit5(), rtol=1e-9, max_steps=91),
 }
-LONG = ("at rest", "quasi-Newton")
+LONG = ("default", "at rest", "quasi-Newton")
 
 # One program in rounds and one for the whole round alike as XLA compiles them for a user; as the
 # tests have it compiled, their fused arithmetic differs, and step control magnifies rounding by
