@@ -44,12 +44,12 @@ def test_rounds_make_the_same_path_and_counts(name):
     leg, front = method.main_leg(problem, front)
     carry = leg.begin(problem, front)
 
-    @eqx.filter_jit(compiler_options=AS_USUAL)  # pyright: ignore
+    @eqx.filter_jit(compiler_options=AS_USUAL)
     def advance(front, carry):
         leg, _ = method.main_leg(problem, front)
         return leg.advance(problem, front, carry, 13)
 
-    @eqx.filter_jit(compiler_options=AS_USUAL)  # pyright: ignore
+    @eqx.filter_jit(compiler_options=AS_USUAL)
     def at_once():
         return ide.solve(model, objective, jnp.asarray(1.0), TS, method=method, throw=False)
 
