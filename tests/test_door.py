@@ -31,7 +31,14 @@ def by_hand(model, ts, **options):
     )
 
 
-@pytest.mark.parametrize("model", [ide.Adam(0.1), ide.RMSProp(0.1), ide.AdaGrad(0.1)])
+@pytest.mark.parametrize(
+    "model",
+    [
+        ide.Adam(0.1),
+        pytest.param(ide.RMSProp(0.1), marks=pytest.mark.slow),
+        pytest.param(ide.AdaGrad(0.1), marks=pytest.mark.slow),
+    ],
+)
 def test_diffrax_by_hand_equals_solve(model):
     theta, moments = by_hand(model, TS).ys
     path = ide.solve(model, ide.Quadratic(), jnp.ones(1), TS, method=ide.Markov(**TIGHT))
@@ -89,7 +96,7 @@ def test_euler_takes_the_steps_of_the_papers_simulations():
     ("model", "method"),
     [
         (ide.Adam(0.1), ide.Markov()),
-        (ide.Adam(0.1), ide.Markov(rtol=1e-9, atol=1e-11)),
+        pytest.param(ide.Adam(0.1), ide.Markov(rtol=1e-9, atol=1e-11), marks=pytest.mark.slow),
         (ide.RMSProp(0.1, reading="causal"), ide.Markov()),
         (ide.Adam(0.1), ide.Markov(dfx.Euler())),
         (ide.Adam(0.1), ide.Markov(dfx.Tsit5())),

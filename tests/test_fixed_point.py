@@ -23,7 +23,7 @@ STEPS = {
     ("adagrad", "double well"): (50, 4000),
 }
 RMSPROP = [("quadratic", b) for b in (0.0, 0.9, 0.99)] + [
-    ("double well", b) for b in (0.0, 0.9, 0.99)
+    pytest.param("double well", b, marks=pytest.mark.slow) for b in (0.0, 0.9, 0.99)
 ]
 
 
@@ -69,7 +69,7 @@ def test_rmsprop_is_the_independent_solution(name, decay, rate):
     [
         ("quadratic", 0.1),
         pytest.param("quadratic", 0.01, marks=pytest.mark.slow),
-        ("double well", 0.1),
+        pytest.param("double well", 0.1, marks=pytest.mark.slow),
         pytest.param("double well", 0.01, marks=pytest.mark.slow),
     ],
 )
@@ -128,11 +128,8 @@ ANY = {
 }
 
 
-QUICK = ("adam", "l2 and decay")
-
-
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ANY]
+    "name", [name if name == "adam" else pytest.param(name, marks=pytest.mark.slow) for name in ANY]
 )
 def test_the_path_satisfies_the_equation_term_by_term(name):
     """Velocity by differences, v(s + 1) read off the path a step later: no code of the solver."""

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import diffrax as dfx
 import jax
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def test_a_slope_is_that_of_the_loss_and_the_descent_is_adam(parts):
 
 
 def test_a_training_that_fails_ends_the_descent_and_is_told(parts):
-    method = ide.Markov(max_steps=3)
+    method = ide.Markov(dfx.Tsit5(), max_steps=3)
     given = (ide.Adam(0.003), parts, parts.train.theta0, 20, ("learning_rate",), 3, 0.1, method)
     found = tune(*given)
     assert len(found.equation) == 0

@@ -123,16 +123,16 @@ PROBLEMS |= {
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", PROBLEMS)
 @pytest.mark.parametrize("name", ["adam", "adam-b1-0", "adam-matched-l2", "rmsprop", "adagrad"])
-@pytest.mark.parametrize("alpha", [0.1, 0.01])
-def test_it_falls_on_all_of_the_papers_problems(objective, name, alpha):
-    model = LAWS.get(name, ide.Adam(0.1))
-    model = eqx.tree_at(lambda m: m.learning_rate, model, np.asarray(alpha))
+def test_it_falls_on_all_of_the_papers_problems(objective, name):
     problem, theta0 = PROBLEMS[objective]
     method = ide.Markov(rtol=1e-8, atol=1e-11)
-    path = flow(model, problem, theta0, 200.0, 401, method)
-    found = analysis.lyapunov(model, path, problem)
-    assert found.applies
-    assert found.rise < 1e-7
+    for alpha in (0.1, 0.01):  # here, so that both run one program
+        model = LAWS.get(name, ide.Adam(0.1))
+        model = eqx.tree_at(lambda m: m.learning_rate, model, np.asarray(alpha))
+        path = flow(model, problem, theta0, 200.0, 401, method)
+        found = analysis.lyapunov(model, path, problem)
+        assert found.applies, alpha
+        assert found.rise < 1e-7, alpha
 
 
 def test_the_invariant_of_causal_adagrad_stays():

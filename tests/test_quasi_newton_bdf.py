@@ -20,8 +20,8 @@ def solve(model, objective, theta0, ts, rtol, **options):
     ("model", "rule", "steps"),
     [
         (ide.Adam(0.1), ref.adam(0.1, 0.9, 0.999), 60.0),
-        (ide.RMSProp(0.1, 0.99), ref.rmsprop(0.1, 0.99), 30.0),
-        (ide.AdaGrad(0.1), ref.adagrad(0.1), 300.0),
+        pytest.param(ide.RMSProp(0.1, 0.99), ref.rmsprop(0.1, 0.99), 30.0, marks=pytest.mark.slow),
+        pytest.param(ide.AdaGrad(0.1), ref.adagrad(0.1), 300.0, marks=pytest.mark.slow),
     ],
     ids=["adam", "rmsprop", "adagrad"],
 )
