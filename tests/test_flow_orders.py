@@ -110,35 +110,65 @@ _FORETOLD = {
 def test_the_next_order_foretells_the_error(name, objective):
     case, ts = OBJECTIVES[objective], np.arange(201.0)
     tx = _FORETOLD.get((name, objective), FORETOLD[name])
-    paths = flows_of_orders(tx, case, ts)
+    paths = flows_of_orders(ide.InterpolatingFlow(tx, 4), case.objective, case.theta0, ts)
     run = ide.run_discrete(tx, case.objective, case.theta0, 200).theta
     for p, (path, finer) in enumerate(itertools.pairwise(paths), 1):
         error, foretold = (float(jnp.max(jnp.abs(x - path))) for x in (run, finer))
         assert error < 1e-9 or 0.6 <= foretold / error <= 1.1, (p, error, foretold)
 
 
-def flows_of_orders(tx, case, ts):
-    """The paths of the flows of order 1 to 4, by one program."""
-    flow = ide.InterpolatingFlow(tx, 4, check=False)
-    equation = FlowEquation.of(flow, case.objective, None, case.theta0)
+def flows_of_orders(flow, objective, theta0, ts, method=TIGHT):
+    """The paths of the flows of every order up to that of `flow`, by one program."""
+    equation = FlowEquation.of(flow, objective, None, theta0)
 
     @jax.jit
     def path(weights):
         changed = dataclasses.replace(equation, weights=weights)
-        problem = prepare(changed, case.theta0, None, jnp.asarray(ts), True, None)
-        return TIGHT.run(problem, None).kept["state"].theta
+        problem = prepare(changed, theta0, None, jnp.asarray(ts), True, None)
+        return method.run(problem, None).kept["state"].theta
 
-    return [path(jnp.pad(jnp.asarray(weights_of(p)), (0, 4 - p))) for p in range(1, 5)]
+    orders = range(1, flow.order + 1)
+    return [path(jnp.pad(jnp.asarray(weights_of(p)), (0, flow.order - p))) for p in orders]
 
 
 def test_a_flow_foretells_its_error_on_request():
     case = OBJECTIVES["logistic"]
     flow = ide.InterpolatingFlow(optax.adam(A), predict_error=True, check=False)
     path = ide.solve(flow, case.objective, case.theta0, np.arange(201.0), method=TIGHT)
-    _, second, third, _ = flows_of_orders(optax.adam(A), case, np.arange(201.0))
+    third = flow.changed(order=3, predict_error=False)
+    given = case.objective, case.theta0, np.arange(201.0)
+    _, second, third = flows_of_orders(third, *given)
     foretold = jnp.max(jnp.abs(third - second), axis=1)
     assert path.model_error is not None
     np.testing.assert_allclose(path.model_error, foretold, rtol=0, atol=1e-9)
+
+
+def test_stride_2_follows_a_network_at_the_edge_of_stability():
+    """A tanh network 1-32-1 on 3 periods of a sine, under RMSProp from step 200 to 600."""
+    draw = np.random.default_rng(0)
+    shapes = {"w": (1, 32), "v": (32, 1)}
+    weights = {k: jnp.asarray(draw.normal(size=n) / np.sqrt(n[0])) for k, n in shapes.items()}
+    theta0 = weights | {"b": jnp.zeros(32), "c": jnp.zeros(1)}
+    x = jnp.linspace(-2.0, 2.0, 40)[:, None]
+
+    def loss(t):
+        made = jnp.tanh(x @ t["w"] + t["b"][None]) @ t["v"] + t["c"][None]
+        return jnp.mean((made - jnp.sin(3 * x)) ** 2)
+
+    tx, ts = optax.rmsprop(0.01, 0.99), np.arange(601.0)
+    run = ide.run_discrete(tx, loss, theta0, 600).theta
+
+    def apart(path):
+        return np.nanmax([np.nanmax(np.abs(path[k] - run[k])) for k in run])
+
+    flow = ide.InterpolatingFlow(tx, 3, exact_steps=200, stride=2, check=False)
+    method = ide.Markov(rtol=1e-6, atol=1e-8, max_steps=2000)
+    errors = [apart(path) for path in flows_of_orders(flow, loss, theta0, ts, method)]
+    np.testing.assert_allclose(errors, [6.1e-2, 1.7e-2, 4.1e-3], rtol=0.2)
+    # the path is of the size 1.6; the solve with stride 1 does not finish
+    beside = flow.changed(stride=1, order=2)
+    path = ide.solve(beside, loss, theta0, ts, method=method, throw=False)
+    assert apart(path.theta) > 0.5
 
 
 def test_a_smooth_path_does_not_warn():
