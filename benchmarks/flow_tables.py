@@ -1,8 +1,14 @@
-"""The table of the optimizers whose flows were tried."""
+"""The tables of flows: the optimizers that were tried, and the digits network."""
 
 from typing import Any
 
+from . import flow_digits
 from .records import rows
+
+
+def tables(page: dict[str, Any]) -> dict[str, str]:
+    """**Returns:** by the name that the README has for it, each table in Markdown."""
+    return {"flows": table(page), "flow digits": flow_digits.table(page)}
 
 
 def table(page: dict[str, Any]) -> str:

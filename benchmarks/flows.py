@@ -1,8 +1,9 @@
 """Interpolating flows of optax's optimizers: `python -m benchmarks.flows`.
 
 Solves flows of order 1 to 4 of every optimizer on a parabola with three curvatures, for three
-learning rates, and writes the orders that are seen to `results/flows.json`, a table of them to the
-README, and with `--figure` the figure of the errors at every step.
+learning rates, and follows the digits network over 5000 steps. Writes the orders that are seen, and
+the gradients that the digits took, to `results/flows.json`, tables of them to the README, and with
+`--figure` the figure of the errors at every step.
 """
 
 import argparse
@@ -14,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from . import provenance
-from .flow_tables import table
+from . import flow_digits, provenance
+from .flow_tables import tables
 from .records import HERE, insert, write
 
 _README = HERE.parent / "README.md"
@@ -87,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.page:
         _measure(path, options.quick, options.resume)
     page = json.loads(path.read_text())
-    text = insert(options.readme.read_text(), {"flows": table(page)}, "benchmarks.flows")
+    text = insert(options.readme.read_text(), tables(page), "benchmarks.flows")
     options.readme.write_text(text)
     return 0
 
@@ -98,10 +99,11 @@ def _measure(path: Path, quick: bool, resume: bool) -> None:
     from .flow_optimizers import OPTIMIZERS
 
     jax.config.update("jax_enable_x64", True)
+    there = json.loads(path.read_text()) if resume else {"records": []}
+    digits = there.get("digits") or ([] if quick else flow_digits.records())
     # small problems: the time is compilation
     jax.config.update("jax_disable_most_optimizations", True)
-    there = json.loads(path.read_text())["records"] if resume else []
-    known, records = {record["optimizer"]: record for record in there}, []
+    known, records = {record["optimizer"]: record for record in there["records"]}, []
     for name in list(OPTIMIZERS)[: 2 if quick else None]:
         records.append(known.get(name) or record(name))
         slopes = (records[-1].get("later") or {}).get("slopes")
@@ -115,6 +117,7 @@ def _measure(path: Path, quick: bool, resume: bool) -> None:
             "alphas": list(_ALPHAS),
             "time": _TIME,
             "exact_time": _EXACT,
+            "digits": digits,
             "records": records,
         }
         # after each, so that a run that is broken off leaves what it found

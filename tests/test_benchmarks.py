@@ -5,11 +5,16 @@ import json
 import math
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import idemodels as ide
 from benchmarks import flow_tables, peers
 from benchmarks.case import measure
+from benchmarks.flow_held import held
 from benchmarks.flow_optimizers import OPTIMIZERS
 from benchmarks.peer_tables import ALWAYS, SOLVED, tables
 from benchmarks.problems import LONG, PROBLEMS, mittag_leffler
@@ -74,10 +79,10 @@ def test_the_records_kept_have_their_shape_and_made_the_page():
     assert insert(readme, tables(page), "benchmarks.peers") == readme
 
 
-def test_the_record_of_flows_made_the_table_in_the_readme():
+def test_the_record_of_flows_made_the_tables_in_the_readme():
     page = json.loads((ROOT / "benchmarks" / "results" / "flows.json").read_text())
     readme = (ROOT / "README.md").read_text()
-    assert insert(readme, {"flows": flow_tables.table(page)}, "benchmarks.flows") == readme
+    assert insert(readme, flow_tables.tables(page), "benchmarks.flows") == readme
     tried = [record["optimizer"] for record in page["records"]]
     assert tried == list(OPTIMIZERS)
     for record in page["records"]:
@@ -90,3 +95,13 @@ def test_mittag_leffler_is_its_series(order):
     z = -(s.astype(np.longdouble) ** np.longdouble(order))
     series = sum(z**k / np.longdouble(math.gamma(order * k + 1.0)) for k in range(60))
     np.testing.assert_allclose(mittag_leffler(order, s), series.astype(float), rtol=0, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_past_gradients_lead_the_optimizers_own_steps_near_the_run():
+    marks, start = np.arange(0, 1001, 50), jnp.ones(1)
+    run = ide.run_discrete(optax.adam(0.01), ide.Quadratic(), start, 1000, ts=marks)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        found = held(optax.adam(0.01), jax.grad(ide.Quadratic()), start, marks, 1e-4, 1e-6)
+    assert np.max(np.abs(found.path - run.theta)) < 1e-5
+    assert found.gradients < 200

@@ -1,5 +1,6 @@
 """How the error of flows falls with the learning rate: the orders that are observed."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,11 +11,11 @@ import numpy as np
 
 from .._discrete import iterates
 from .._equation import cast, dtype_of
-from .._flow import FlowEquation, InterpolatingFlow
+from .._flow import FlowEquation, InterpolatingFlow, weights_of
 from .._method import Markov
 from .._parameters import as_parameters, check_objective
 from .._results import State, is_okay
-from .._solve import Held, solve
+from .._solve import Held, prepare, report
 from .order import order
 
 # At so many points flow and discrete run are compared, and an error counts for a slope above that
@@ -87,8 +88,8 @@ def order_study(
 
     **Arguments:**
 
-    - `tx_of_alpha`: the optimizer at a learning rate, which is traced: one compilation for each
-        order does for all of `alphas`.
+    - `tx_of_alpha`: the optimizer at a learning rate, which is traced: one compilation does for
+        all of `alphas` and of `orders`, each of which then takes the gradients of the highest.
     - `objective`, `theta0`, `args`: as for [`idemodels.solve`][].
     - `time`: how long the path is, in the papers' time alpha s.
     - `alphas`: learning rates; `time / alpha` is rounded to steps.
@@ -111,8 +112,10 @@ def order_study(
     held = Held(objective, rest)
     errors = np.full((len(orders), alphas.size), np.nan)
     size = max(1.0, max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(theta)))
+    highest = max(orders)
     for i, p in enumerate(orders):
-        given = tx_of_alpha, held, args, int(p), int(stride), method
+        weights = jnp.pad(jnp.asarray(weights_of(p)), (0, highest - p))
+        given = tx_of_alpha, held, args, int(highest), int(stride), method, weights
         for j, alpha in enumerate(alphas):
             steps, skipped = round(time / alpha), round(exact_time / alpha)
             marks = np.unique(np.round(np.linspace(skipped, steps, _POINTS + 1)).astype(int))
@@ -128,23 +131,27 @@ def _largest(
     tx_of_alpha: Any,
     held: Any,
     args: Any,
-    p: int,
+    highest: int,
     stride: int,
     method: Markov,
+    weights: Any,
     alpha: Any,
     theta: Any,
     marks: Any,
 ) -> Any:
-    """The largest error at some steps of a flow of order p that starts at the first of them."""
+    """The largest error at some steps of a flow that starts at the first of them.
+
+    `weights`: those of its order, and zeros up to the highest.
+    """
     dtype = dtype_of(theta)
-    flow = InterpolatingFlow(tx_of_alpha(alpha), p, 0, stride, check=False)
-    equation = FlowEquation.of(cast(flow, dtype), held, args, theta)
+    flow = cast(InterpolatingFlow(tx_of_alpha(alpha), highest, 0, stride, check=False), dtype)
+    equation = FlowEquation.of(flow, held, args, theta)
+    equation = dataclasses.replace(equation, weights=weights.astype(dtype))
     y = equation.steps(equation.start(theta), marks[0])
-    state = State(marks[0].astype(dtype), y.theta, y.memory)
-    given = flow, held, y.theta, marks.astype(dtype)
-    path = solve(*given, args=args, method=method, state0=state, throw=False)
-    loss = held if args is None else lambda theta: held(theta, args)
-    run = iterates(flow, loss, theta, jnp.diff(marks, prepend=0))
+    state = State(None, None, y.memory)
+    problem = prepare(equation, y.theta, state, marks.astype(dtype), True, None)
+    path = report(problem, method.run(problem, None), True)
+    run = iterates(flow, equation.loss, theta, jnp.diff(marks, prepend=0))
     run = jax.tree.map(lambda x: x[1:], run)
     apart = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), path.theta, run)
     error = jnp.max(jnp.stack(jax.tree.leaves(apart)))

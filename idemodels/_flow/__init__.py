@@ -1,4 +1,4 @@
-from .equation import FlowEquation as FlowEquation
+from .equation import FlowEquation as FlowEquation, weights_of as weights_of
 from .flow import InterpolatingFlow as InterpolatingFlow
 from .state import by_path as by_path
 from .trust import (

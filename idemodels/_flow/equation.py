@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from .._barrier import differentiated_apart
 from .._equation import Augmented, Fixed, cast, dtype_of
@@ -24,6 +24,9 @@ class FlowEquation(eqx.Module):
 
     Its state is an `Augmented`, in whose memory each moving leaf of the optimizer's state has the
     name of its path.
+
+    - `weights`: of the increments of p steps (or strides) in the sum of (E9), shape `(p,)`. An
+        array, so that with zeros at its end one program serves lower orders too.
     """
 
     model: InterpolatingFlow
@@ -31,6 +34,7 @@ class FlowEquation(eqx.Module):
     args: PyTree[Any]
     layout: Layout
     opt_state0: Any
+    weights: Float[Array, " p"]
 
     @classmethod
     def of(
@@ -47,7 +51,9 @@ class FlowEquation(eqx.Module):
             with jax.numpy_dtype_promotion("standard"):
                 return tx.update(g, opt_state, theta)
 
-        return cls(cast(model, dtype), objective, args, *layout_of(tx, theta, step, dtype))
+        weights = jnp.asarray(weights_of(model.order), dtype)
+        layout, opt_state0 = layout_of(tx, theta, step, dtype)
+        return cls(cast(model, dtype), objective, args, layout, opt_state0, weights)
 
     def start(self, theta0: PyTree[Array]) -> Augmented:
         """The state at s = 0: the optimizer's own."""
@@ -113,10 +119,10 @@ class FlowEquation(eqx.Module):
         del s, args
         return self.velocity(y)
 
-    def velocity(self, y: Augmented, order: int | None = None) -> Augmented:
-        """The sum of differences (E9), (E11), of the order given or the flow's own."""
-        order, q = self.model.order if order is None else order, self.model.stride
-        weights = jnp.asarray(np.repeat(weights_of(order), q) / q, dtype_of(y.theta))
+    def velocity(self, y: Augmented) -> Augmented:
+        """The sum of differences (E9), (E11)."""
+        q = self.model.stride
+        weights = jnp.repeat(self.weights, q) / q
 
         def add(carry, weight):
             y, total = carry
