@@ -18,8 +18,8 @@ from .base import Finding, colour, panels, plain, positive, telling
 # Of optimizers with a model of the papers: what sets its preconditioner.
 _TWINS = {"adam": Adam, "rmsprop": RMSProp}
 _NUMBERS = ("learning_rate", "b1", "b2", "decay", "eps")
-# At about so many rows the sharpness is computed.
-_ROWS = 60
+# At about so many rows the sharpness is computed; at fewer where there are many parameters.
+_ROWS, _FEWER, _MANY = 60, 20, 1000
 
 
 def strides(title, pairs, keys):
@@ -48,7 +48,9 @@ def strides(title, pairs, keys):
             )
         right.axhline(1.0, color="0.5", linewidth=0.9)
         left.set_title("distance from the discrete run")
+        left.set_ylabel("largest over the parameters")
         right.set_title("sharpness over its threshold")
+        right.set_ylabel(r"$\lambda_{\max}(P^{-1} H)$ / threshold")
         for axes in (left, right):
             axes.set_xlabel("optimizer step $s$")
     return Finding(rows, figure)
@@ -56,7 +58,9 @@ def strides(title, pairs, keys):
 
 def _rows(path: Any, at: np.ndarray) -> Any:
     """A path at some of its rows, as arrays: not at s = 0, where memories are empty."""
-    at = at[np.unique(np.linspace(1, at.size - 1, _ROWS).astype(int))]
+    parameters = sum(x[0].size for x in jax.tree.leaves(path.theta))
+    count = _FEWER if parameters > _MANY else _ROWS
+    at = at[np.unique(np.linspace(1, at.size - 1, count).astype(int))]
     take = lambda tree: jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[at]), tree)
     kept = {name: take(getattr(path, name)) for name in ("ts", "theta", "loss", "moments")}
     return replace(path, times=None, stats={}, states=None, last=None, **kept)
