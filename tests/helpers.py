@@ -108,3 +108,10 @@ class Bowl(eqx.Module):
         u = u / jnp.linalg.norm(u)
         y = x - 2.0 * u * jnp.vdot(u, x)  # Householder
         return 0.5 * jnp.sum(jnp.asarray(self.curvatures()) * y * y)
+
+
+class Bowls(eqx.Module):
+    """A parabola for each parameter."""
+
+    def __call__(self, theta):
+        return 0.5 * jnp.sum((theta - 4.0) ** 2)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references as ref
-from helpers import Counted
+from helpers import Bowls, Counted
 
 import idemodels as ide
 
@@ -53,13 +53,6 @@ def test_a_tail_is_finished_without_a_tolerance_for_rest_too():
     assert path.stats["implicit_from"] < steps
     assert path.stats["steady_at"] == np.inf
     np.testing.assert_allclose(path.theta[-1], minimum, atol=1e-8)
-
-
-class Bowls(eqx.Module):
-    """A parabola for each parameter."""
-
-    def __call__(self, theta):
-        return 0.5 * jnp.sum((theta - 4.0) ** 2)
 
 
 @pytest.mark.slow

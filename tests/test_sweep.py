@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from helpers import Bowls
 
 import idemodels as ide
 from idemodels._sweep.journal import Journal
@@ -133,6 +134,17 @@ def test_another_method_goes_batch_by_batch():
     whole = sweep({"learning_rate": RATES}, 20, method=ide.History(substeps=8), batch=2)
     rounds = sweep({"learning_rate": RATES}, 20, method=method)
     np.testing.assert_allclose(whole.final_theta, rounds.final_theta, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_stiff_lanes_of_many_parameters_come_to_rest():
+    """At the smaller rate the explicit method alone is out of steps."""
+    method = ide.Markov(rtol=1e-4, atol=1e-7, max_steps=20_000, steady_tol=1e-3)
+    given = ide.RMSProp(0.01, 0.9), Bowls(), jnp.linspace(1.0, 3.0, 40), 600
+    over = {"learning_rate": [0.01, 0.03]}
+    found = ide.sweep(*given, over, method=method, discrete=False, progress=False)
+    assert [STATUS.split()[i] for i in found.status.values] == ["steady", "steady"]
+    np.testing.assert_allclose(found.final_theta, 4.0, rtol=0, atol=1e-3 * 3.0)
 
 
 @pytest.mark.slow
