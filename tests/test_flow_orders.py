@@ -145,31 +145,51 @@ def test_a_flow_foretells_its_error_on_request():
 
 
 def test_stride_2_follows_a_network_at_the_edge_of_stability():
-    """A tanh network 1-32-1 on sin 3x in [-2, 2], under RMSProp from step 200 to 600."""
-    draw = np.random.default_rng(0)
+    """A tanh network 1-32-1 on sin 3x in [-2, 2], under RMSProp from step 200 to 600.
+
+    The run amplifies rounding: from starts that differ by 1e-12 the errors are spread over a factor
+    of ten and more, so that those of one run say little. Of one, on data that are not known, they
+    were 5.4e-2, 7.0e-3 and 2.6e-3 for orders 1 to 3: these lie among the others.
+    """
+    draw, starts = np.random.default_rng(0), 16
     shapes = {"w": (1, 32), "v": (32, 1)}
-    weights = {k: jnp.asarray(draw.normal(size=n) / np.sqrt(n[0])) for k, n in shapes.items()}
-    theta0 = weights | {"b": jnp.zeros(32), "c": jnp.zeros(1)}
-    x = jnp.linspace(-2.0, 2.0, 40)[:, None]
+    weights = {k: draw.normal(size=n) / np.sqrt(n[0]) for k, n in shapes.items()}
+    shaken = {
+        k: jnp.asarray(x * (1 + 1e-12 * draw.normal(size=(starts, *x.shape))))
+        for k, x in weights.items()
+    }
+    theta0 = shaken | {"b": jnp.zeros((starts, 32)), "c": jnp.zeros((starts, 1))}
+    x = jnp.linspace(-2.0, 2.0, 20)[:, None]
 
     def loss(t):
         made = jnp.tanh(x @ t["w"] + t["b"][None]) @ t["v"] + t["c"][None]
         return jnp.mean((made - jnp.sin(3 * x)) ** 2)
 
     tx, ts = optax.rmsprop(0.01, 0.99), np.arange(601.0)
-    run = ide.run_discrete(tx, loss, theta0, 600).theta
-
-    def apart(path):
-        return np.nanmax([np.nanmax(np.abs(path[k] - run[k])) for k in run])
-
-    flow = ide.InterpolatingFlow(tx, 3, exact_steps=200, stride=2, check=False)
     method = ide.Markov(rtol=1e-6, atol=1e-8, max_steps=2000)
-    errors = [apart(path) for path in flows_of_orders(flow, loss, theta0, ts, method)]
-    np.testing.assert_allclose(errors, [6.1e-2, 1.7e-2, 4.1e-3], rtol=0.2)
-    # the path is of the size 1.6; the solve with stride 1 does not finish
-    beside = flow.changed(stride=1, order=2)
-    path = ide.solve(beside, loss, theta0, ts, method=method, throw=False)
-    assert apart(path.theta) > 0.5
+
+    def apart(path, run):
+        most = lambda tree: jnp.nanmax(jnp.stack([jnp.nanmax(jnp.abs(x)) for x in tree.values()]))
+        way = most({k: run[k] - run[k][:1] for k in run})
+        return most({k: path[k] - run[k] for k in run}) / way
+
+    @jax.jit
+    @jax.vmap
+    def errors_of(theta0):
+        run = ide.run_discrete(tx, loss, theta0, 600).theta
+        flow = ide.InterpolatingFlow(tx, 3, exact_steps=200, stride=2, check=False)
+        paths = flows_of_orders(flow, loss, theta0, ts, method)
+        beside = flow.changed(stride=1, order=2)
+        failing = ide.solve(beside, loss, theta0, ts, method=method, throw=False).theta
+        return jnp.stack([apart(path, run) for path in [*paths, failing]])
+
+    errors = np.asarray(errors_of(theta0))
+    known = np.array([5.4e-2, 7.0e-3, 2.6e-3])
+    one, two, three, stride_1 = np.median(errors, axis=0)
+    assert one > 2 * two > 2 * three
+    assert np.all(np.min(errors[:, :3], axis=0) <= 1.5 * known), errors
+    assert np.all(known <= 1.5 * np.max(errors[:, :3], axis=0)), errors
+    assert stride_1 > 0.3 > 3 * one
 
 
 def test_a_smooth_path_does_not_warn():

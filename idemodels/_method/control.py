@@ -21,8 +21,6 @@ from .steady import Steady, Watch
 # Why a leg of the path ended before its time.
 NOT_STOPPED, STIFF, DIVERGED, NONFINITE, STEP_TOO_SMALL, STEADY = range(6)
 
-# The attempts that a leg may make before it can be called stiff.
-_WARM_UP = 40
 # A pace that has risen by this factor within some fifty attempts is growing.
 _GROWING = 1.2
 # A path that may come to rest is expected to within the time it has taken, or so many steps.
@@ -63,6 +61,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     - `end`: where the leg does.
     - `patience`: attempts that the leg may be expected to take in all before it is handed over as
         stiff; `None` never hands over.
+    - `warm_up`: attempts that it may make before anything is expected of them.
     - `negative`: whether a state has a negative memory that must not be.
     - `steady`: whether the path has come to rest; `None` never looks.
     - `rests`: whether it may come to rest before the end.
@@ -80,6 +79,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     negative: Callable[[Augmented], Flag]
     steady: Steady | None = None
     rests: bool = False
+    warm_up: int = 40
     growth: float = 10.0
     proportional: float = 0.0
     integral: float = 1.0
@@ -195,7 +195,8 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         reason = jnp.where(state.forced > _FORCED, STEP_TOO_SMALL, NOT_STOPPED)
         if self.patience is not None:
             attempts = state.attempts.astype(state.progress.dtype)
-            stiff = (attempts > _WARM_UP) & (attempts + self._expected(state, t) > self.patience)
+            expected = attempts + self._expected(state, t)
+            stiff = (attempts > self.warm_up) & (expected > self.patience)
             reason = jnp.where(stiff | (reason == STEP_TOO_SMALL), STIFF, reason)
         reason = jnp.where(t < self.end, reason, NOT_STOPPED)
         reason = jnp.where(keep & (state.size > self.limit), DIVERGED, reason)

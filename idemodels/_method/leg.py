@@ -71,7 +71,7 @@ class Leg(eqx.Module):
     - `end`: in the clock's time; nothing happens if the path is there already.
     - `steady_tol`: `None` does not expect that the path comes to rest.
     - `looks`: whether the leg looks itself whether it has.
-    - `patience`, `strict`: see `Guarded` and `units`.
+    - `patience`, `warm_up`, `strict`: see `Guarded` and `units`.
     """
 
     clock: AbstractClock
@@ -85,6 +85,7 @@ class Leg(eqx.Module):
     event: dfx.Event | None
     steady_tol: Any
     looks: bool = True
+    warm_up: int = 40
 
     def run(self, problem: Problem, front: Front, adjoint: dfx.AbstractAdjoint | None) -> Front:
         """The path, as far as this leg leads."""
@@ -208,6 +209,7 @@ class Leg(eqx.Module):
             limit=1e8 * (1.0 + largest(y0.theta)),
             end=self.end,
             patience=self.patience,
+            warm_up=self.warm_up,
             norm=group_norm,
             negative=BelowZero(model.nonnegative, model.memories(), unit, self.atol),
             steady=self._steady(problem),

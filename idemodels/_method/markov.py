@@ -27,7 +27,8 @@ from .rodas5p import IMPLICIT_PARAMETERS, Rodas5P, gradients_per_step
 _PATIENCE = 300
 # Of many parameters a path is stiff where it asks for so many steps for each optimizer step, half
 # of what the multistep method takes at a discrete run's edge of stability, and for so many at all.
-_EDGE, _MANY = 4, 2000
+# What takes over is less exact where a path swings: the first steps decide nothing.
+_EDGE, _MANY, _SURE = 4, 2000, 200
 # The part of `rtol` that rounding may be for the quasi-Newton iteration to converge.
 _RESOLVED = 1e-4
 # Rates per optimizer step beyond which the implicit method runs from the start: fitted power laws,
@@ -201,7 +202,8 @@ class Markov(AbstractMethod):
                 patience = jnp.asarray(min(steps, self.max_steps), front.t.dtype)
                 patience = jnp.maximum(patience, _PER_STEP * span) if inertial else patience
             else:
-                patience = jnp.minimum(jnp.maximum(_MANY, _EDGE * span), self.max_steps)
+                patience = jnp.maximum(_MANY, _EDGE * span)
+                changed["warm_up"] = _SURE
             changed["patience"] = patience
         leg = self._leg(StepTime(problem.equation), end, **changed)
         return leg, dataclasses.replace(front, stiff=stiff)
