@@ -98,9 +98,8 @@ class Trajectory(eqx.Module):
         from which an implicit solver was used; infinite if it never was), `steady_at` (the step
         at which it came to rest; infinite if it did not). Each method and model may add its own.
     - `model_error`: of a flow made with `predict_error`: how far order p + 1 is away, at each of
-        `ts`; `None` elsewhere. Its largest value foretells that of the error, mostly to a tenth. At
-        a single step it is of no use where the error changes its sign, which it does along a path
-        with inertia: there it was .003 to 20 times the error.
+        `ts`; `None` elsewhere. Its largest value foretells that of the error; at a single step it
+        is of no use where the error changes its sign, as it does along a path with inertia.
     - `source`: "equation" from [`idemodels.solve`][], "discrete" from [`idemodels.run_discrete`][],
         "arrays" from `from_arrays`.
 

@@ -79,7 +79,7 @@ def check(objective_name, case_name):
     assert default <= 1e-4
 
 
-# of the two that the slow test has more of
+# The slow test has these and all others.
 QUICK = [
     ("quadratic", "Adam paper 0.1 0.9 0.999"),
     ("quadratic", "RMSProp causal paper 0.1 0.99"),

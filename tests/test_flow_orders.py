@@ -129,7 +129,7 @@ def flows_of_orders(flow, objective, theta0, ts, method=TIGHT):
         return method.run(problem, None).kept["state"].theta
 
     orders = range(1, flow.order + 1)
-    return [path(jnp.pad(jnp.asarray(weights_of(p)), (0, flow.order - p))) for p in orders]
+    return [path(jnp.asarray(weights_of(p, flow.order))) for p in orders]
 
 
 def test_a_flow_foretells_its_error_on_request():

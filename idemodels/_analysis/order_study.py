@@ -114,7 +114,7 @@ def order_study(
     size = max(1.0, max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(theta)))
     highest = max(orders)
     for i, p in enumerate(orders):
-        weights = jnp.pad(jnp.asarray(weights_of(p)), (0, highest - p))
+        weights = jnp.asarray(weights_of(p, highest))
         given = tx_of_alpha, held, args, int(highest), int(stride), method, weights
         for j, alpha in enumerate(alphas):
             steps, skipped = round(time / alpha), round(exact_time / alpha)

@@ -51,7 +51,7 @@ class FlowEquation(eqx.Module):
             with jax.numpy_dtype_promotion("standard"):
                 return tx.update(g, opt_state, theta)
 
-        weights = jnp.asarray(weights_of(model.order), dtype)
+        weights = jnp.asarray(weights_of(model.order, model.order), dtype)
         layout, opt_state0 = layout_of(tx, theta, step, dtype)
         return cls(cast(model, dtype), objective, args, layout, opt_state0, weights)
 
@@ -136,10 +136,12 @@ class FlowEquation(eqx.Module):
         return total
 
 
-def weights_of(order: int) -> np.ndarray:
-    r"""The weights of the increments $\Phi^{i+1} z - \Phi^i z$ in the sum of (E9), shape `(p,)`.
+def weights_of(order: int, highest: int) -> np.ndarray:
+    r"""The weights of the increments $\Phi^{i+1} z - \Phi^i z$ in the sum of (E9).
+
+    Shape `(highest,)`, with zeros beyond the order.
 
     $\Delta^j z = \sum_i (-1)^{j-1-i} \binom{j-1}{i} (\Phi^{i+1} z - \Phi^i z)$.
     """
     sums = [sum(comb(j - 1, i) / j for j in range(i + 1, order + 1)) for i in range(order)]
-    return np.array(sums) * (-1.0) ** np.arange(order)
+    return np.pad(np.array(sums) * (-1.0) ** np.arange(order), (0, highest - order))

@@ -21,6 +21,8 @@ from .steady import Steady, Watch
 # Why a leg of the path ended before its time.
 NOT_STOPPED, STIFF, DIVERGED, NONFINITE, STEP_TOO_SMALL, STEADY = range(6)
 
+# The attempts that a leg may make before it can be called stiff.
+WARM_UP = 40
 # A pace that has risen by this factor within some fifty attempts is growing.
 _GROWING = 1.2
 # A path that may come to rest is expected to within the time it has taken, or so many steps.
@@ -79,7 +81,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     negative: Callable[[Augmented], Flag]
     steady: Steady | None = None
     rests: bool = False
-    warm_up: int = 40
+    warm_up: int = WARM_UP
     growth: float = 10.0
     proportional: float = 0.0
     integral: float = 1.0

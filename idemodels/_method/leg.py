@@ -19,7 +19,7 @@ from .._results import RESULTS
 from .._types import Count, Flag, Scalar
 from .base import Problem
 from .clock import AbstractClock
-from .control import NOT_STOPPED, STEADY, STIFF, BelowZero, Guarded, to_result
+from .control import NOT_STOPPED, STEADY, STIFF, WARM_UP, BelowZero, Guarded, to_result
 from .exponential_multistep import ExponentialMultistep
 from .norms import group_norm, largest, units
 from .reporting import AbstractReporting
@@ -85,7 +85,7 @@ class Leg(eqx.Module):
     event: dfx.Event | None
     steady_tol: Any
     looks: bool = True
-    warm_up: int = 40
+    warm_up: int = WARM_UP
 
     def run(self, problem: Problem, front: Front, adjoint: dfx.AbstractAdjoint | None) -> Front:
         """The path, as far as this leg leads."""
