@@ -13,7 +13,7 @@ from jaxtyping import Array, Int, PyTree
 from ._checks import all_finite, is_concrete
 from ._equation import cast, dtype_of
 from ._flow import InterpolatingFlow
-from ._model import AbstractModel
+from ._model import AbstractModel, breakpoints_of
 from ._optax_state import moments_from_optax, updated
 from ._parameters import as_parameters, check_model, check_objective
 from ._results import RESULTS, Trajectory, integrated_rate, losses
@@ -70,7 +70,10 @@ def _run(model, objective, theta, rest, marks, args, save) -> Trajectory:
     ts = jnp.asarray(marks, dtype_of(theta))
     if save is None:
         kept = eqx.combine(kept, rest)
-    times = integrated_rate(model.alpha, ts) if isinstance(model, AbstractModel) else None
+    times = None
+    if isinstance(model, AbstractModel):
+        edges = breakpoints_of(model, ts) if model.scheduled else None
+        times = integrated_rate(model.alpha, ts, edges)
     result = RESULTS.where(bad, RESULTS.nonfinite_gradient, RESULTS.successful)
     made = jnp.asarray(marks[-1])
     stats = {"num_steps": made, "num_gradients": made}

@@ -112,9 +112,9 @@ class Equation(eqx.Module):
         """The raw moments, of the memories' states."""
         return {name: m.markov.read(memory[name]) for name, m in self._markov().items()}
 
-    def times(self, ts: Path) -> Path:
-        """The papers' time t at the steps `ts`."""
-        return integrated_rate(self.model.alpha, ts)
+    def times(self, ts: Path, edges: Any) -> Path:
+        """The papers' time t at the steps `ts`; `edges` is where the learning rate is not smooth."""
+        return integrated_rate(self.model.alpha, ts, edges if self.model.scheduled else None)
 
     def loss(self, theta: Theta) -> Scalar:
         """The objective, without `l2`."""

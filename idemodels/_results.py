@@ -12,6 +12,10 @@ from jaxtyping import Array, Bool, Float, PyTree
 from ._types import Moments, Path, Theta
 
 
+# Of the learning rate's integral: panels at least, and Gauss's nodes in each.
+_PANELS, _GAUSS = 4096, 4
+
+
 class RESULTS(dfx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     """How a solve ended. diffrax's own reasons, and those that it cannot know."""
 
@@ -30,6 +34,10 @@ class RESULTS(dfx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "The gradient became NaN or infinite, or the direction computed from it. Look at the "
         "objective near the last finite `theta` of the path (`throw=False` returns it); a smaller "
         "`learning_rate` may keep away."
+    )
+    nonfinite_rate = (
+        "The learning rate became NaN or infinite. Look at the schedule at the step where the path "
+        "ends (`throw=False` returns it): it is called with steps that are not whole numbers."
     )
     diverged = (
         "The path diverged: theta grew beyond 1e8 times its first size. Lower `learning_rate`, or "
@@ -167,34 +175,55 @@ class Trajectory(eqx.Module):
         return jax.tree.map(lambda x: x[k] if eqx.is_inexact_array(x) else x, self.states)
 
 
-def integrated_rate(alpha: Any, ts: Path) -> Path:
+def integrated_rate(alpha: Any, ts: Path, edges: Any = None) -> Path:
     r"""The papers' time $t(s) = \int_0^s \alpha$, at every one of `ts`.
 
     **Arguments:**
 
     - `alpha`: the learning rate as a function of s.
     - `ts`: shape `(T,)`, increasing, not negative.
+    - `edges`: where the rate jumps or has a kink, shape `(b,)`; `None` for a constant rate.
 
-    By Gauss's rule with 16 nodes between neighbours: exact for a constant rate, and for a smooth
-    schedule to rounding where the path is kept densely enough to draw.
+    By Gauss's rule on panels, which end at all of `ts`, at the edges, and where 4,096 equal ones
+    do. A constant rate needs no panels.
     """
-    nodes, weights = np.polynomial.legendre.leggauss(16)
-    left = jnp.concatenate([jnp.zeros(1, ts.dtype), ts[:-1]])
-    width = ts - left
+    if edges is None:
+        return alpha(ts[-1]) * ts
+    nodes, weights = np.polynomial.legendre.leggauss(_GAUSS)
+    even = ts[-1] * jnp.linspace(0.0, 1.0, _PANELS + 1, dtype=ts.dtype)
+    ends = jnp.sort(jnp.concatenate([even, ts, jnp.clip(edges, 0.0, ts[-1])]))
+    left, width = ends[:-1], jnp.diff(ends)
     points = left[:, None] + width[:, None] * jnp.asarray(0.5 + 0.5 * nodes, ts.dtype)[None]
-    rates: Float[Array, "t 16"] = jax.vmap(jax.vmap(alpha))(points)
-    return jnp.cumsum(0.5 * width * (rates @ jnp.asarray(weights, ts.dtype)))
+    rates: Float[Array, "p n"] = jax.vmap(jax.vmap(alpha))(points)
+    gained = 0.5 * width * (rates @ jnp.asarray(weights, ts.dtype))
+    total = jnp.concatenate([jnp.zeros(1, ts.dtype), jnp.cumsum(gained)])
+    return total[jnp.searchsorted(ends, ts)]
 
 
 def fill_past(kept: Any, tree: PyTree[Array]) -> PyTree[Array]:
-    """NaN in every row that is not `kept` (shape `(T,)`)."""
+    """NaN in every row that is not `kept` (shape `(T,)`), and in its derivative."""
 
     def leaf(x):
         if not jnp.issubdtype(x.dtype, jnp.inexact):
             return x
-        return jnp.where(kept.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.nan)
+        return _or_nan(x, kept.reshape((-1,) + (1,) * (x.ndim - 1)))
 
     return jax.tree.map(leaf, tree)
+
+
+@jax.custom_jvp
+def _or_nan(x: Array, kept: Bool[Array, "..."]) -> Array:
+    """`x` where `kept`, else NaN."""
+    return jnp.where(kept, x, jnp.nan)
+
+
+@_or_nan.defjvp
+def _or_nan_jvp(primals: Any, tangents: Any) -> Any:
+    (x, kept), (of_x, _) = primals, tangents
+    forwards = lambda kept, of_x: jnp.where(kept, of_x, jnp.nan)
+    # a row that nobody uses, such as that of a lane that is left out, must not spoil the others
+    lost = lambda kept, of_y: jnp.where(kept | (of_y == 0), jnp.where(kept, of_y, 0.0), jnp.nan)
+    return _or_nan(x, kept), jax.custom_derivatives.linear_call(forwards, lost, kept, of_x)
 
 
 def losses(objective: Any, thetas: PyTree[Array]) -> Float[Array, " t"]:

@@ -18,7 +18,7 @@ from ._flow import FlowEquation, InterpolatingFlow, by_path
 from ._flow_report import looked_at, with_model_error
 from ._method import AbstractMethod, FixedPoint, History, Markov
 from ._method.base import Answer, Problem, describe, is_advanced
-from ._model import AbstractModel, MemoryModel
+from ._model import AbstractModel, MemoryModel, breakpoints_of
 from ._optax_state import FIELDS, first_of, moments_from_optax
 from ._parameters import as_parameters, check_model, check_objective
 from ._results import (
@@ -99,7 +99,8 @@ def solve(
     method = method.prepare(given, state0)
     held = Held(objective, rest)
     equation = equation_for(model, held, args, theta)
-    problem = prepare(equation, theta, _states_of(state0), ts, valid, save)
+    breakpoints = known_breakpoints(model, ts, method)
+    problem = prepare(equation, theta, _states_of(state0), ts, valid, save, breakpoints)
     if is_concrete(problem.g0):
         check_gradient(problem.g0)
     answer = _answer(method, problem, adjoint)
@@ -125,6 +126,13 @@ def equation_for(model: Any, objective: Any, args: Any, theta: Any) -> Equation 
     if isinstance(model, InterpolatingFlow):
         return FlowEquation.of(model, objective, args, theta)
     return Equation(cast(model, dtype_of(theta)), objective, args)
+
+
+def known_breakpoints(model: Any, ts: Path, method: AbstractMethod) -> Any:
+    """Where the right-hand side is known to jump or have a kink in s; see `Problem`."""
+    if isinstance(model, InterpolatingFlow):
+        return jnp.zeros(0, ts.dtype)
+    return breakpoints_of(model, ts, method.told)
 
 
 def _answer(method: AbstractMethod, problem: Problem, adjoint: Any) -> Answer:
@@ -184,7 +192,9 @@ class _Keep(eqx.Module):
 
 
 @eqx.filter_jit
-def prepare(equation: Equation | FlowEquation, theta, state0, ts, valid, save) -> Problem:
+def prepare(
+    equation: Equation | FlowEquation, theta, state0, ts, valid, save, breakpoints
+) -> Problem:
     y0 = equation.start(theta)
     if state0 is not None:
         like = lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape)
@@ -195,7 +205,7 @@ def prepare(equation: Equation | FlowEquation, theta, state0, ts, valid, save) -
             y0 = dataclasses.replace(y0, velocity=velocity)
     g0 = equation.gradient(y0.theta, y0.fixed)
     valid = valid & all_finite(g0) & equation.model.valid()
-    return Problem(equation, y0, g0, ts, _Keep(equation, save), valid)
+    return Problem(equation, y0, g0, ts, _Keep(equation, save), valid, breakpoints)
 
 
 @eqx.filter_jit
@@ -203,7 +213,7 @@ def _finish(problem: Problem, answer: Answer) -> tuple[Any, ...]:
     equation, kept, ts = problem.equation, answer.kept, problem.ts
     rows = (ts <= answer.s) & problem.valid
     kept = fill_past(rows, kept)
-    times = equation.times(ts)
+    times = equation.times(ts, problem.breakpoints)
     if "saved" in kept:
         return times, kept["saved"], kept["loss"], None, answer.y
     path = kept["state"].theta if "state" in kept else kept["theta"]

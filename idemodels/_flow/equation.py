@@ -78,9 +78,9 @@ class FlowEquation(eqx.Module):
         del s
         return y.theta, self.read(y.memory)
 
-    def times(self, ts: Path) -> None:
+    def times(self, ts: Path, edges: Any) -> None:
         """The papers' time, which an optax transformation does not tell."""
-        del ts
+        del ts, edges
 
     def clamped(self, y: Augmented) -> Augmented:
         """The state with second moments at 0 where they are below."""

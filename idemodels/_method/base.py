@@ -7,7 +7,7 @@ from typing import Any
 import diffrax as dfx
 import equinox as eqx
 import jax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from .._equation import Augmented
 from .._flow import InterpolatingFlow
@@ -25,6 +25,8 @@ class Problem(eqx.Module):
     - `keep`: `keep(s, y, moments)`, what is wanted there; a pytree of arrays. Without `moments`
         they are read off the states in `y`.
     - `valid`: where it is False nothing is to be computed.
+    - `breakpoints`: steps at which the right-hand side jumps or has a kink in s: increasing, padded
+        with infinity; of length 0 where the learning rate is a constant and nobody told of any.
     """
 
     equation: Any
@@ -33,6 +35,7 @@ class Problem(eqx.Module):
     ts: Path
     keep: Callable[..., PyTree[Array]]
     valid: Flag
+    breakpoints: Float[Array, " b"]
 
     @property
     def parameters(self) -> int:
@@ -56,6 +59,11 @@ class Answer(eqx.Module):
 
 class AbstractMethod(eqx.Module):
     """How an equation is solved."""
+
+    @property
+    def told(self) -> tuple[float, ...]:
+        """The steps of which the user says that the right-hand side jumps there, or has a kink."""
+        return ()
 
     @abc.abstractmethod
     def solves(self, model: AbstractModel | InterpolatingFlow) -> bool:

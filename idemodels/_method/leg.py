@@ -72,6 +72,7 @@ class Leg(eqx.Module):
     - `steady_tol`: `None` does not expect that the path comes to rest.
     - `looks`: whether the leg looks itself whether it has.
     - `patience`, `warm_up`, `strict`: see `Guarded` and `units`.
+    - `longest`: optimizer steps that a step may be long; `None` does not say.
     """
 
     clock: AbstractClock
@@ -86,6 +87,7 @@ class Leg(eqx.Module):
     steady_tol: Any
     looks: bool = True
     warm_up: int = WARM_UP
+    longest: float | None = None
 
     def run(self, problem: Problem, front: Front, adjoint: dfx.AbstractAdjoint | None) -> Front:
         """The path, as far as this leg leads."""
@@ -153,6 +155,8 @@ class Leg(eqx.Module):
         assert solution.ys is not None
         reached = solution.ts[1][-1]
         y = jax.tree.map(lambda y: y[-1], solution.ys[1])
+        here = (end == ts[-1]) & (reached == end) & (end > start)
+        y = _arrived(self.clock.field(), ts[-1], y, here)
         new = (ts > start) & (ts <= reached) & (ts < end)
         kept = jax.tree.map(lambda a, b: rows(new, a, b), solution.ys[0], front.kept)
         new = (ts > start) & (ts == end) & (ts == reached)
@@ -214,6 +218,8 @@ class Leg(eqx.Module):
             negative=BelowZero(model.nonnegative, model.memories(), unit, self.atol),
             steady=self._steady(problem),
             rests=self.steady_tol is not None,
+            jumps=self.clock.of(problem.breakpoints) if problem.breakpoints.size else None,
+            longest=self.clock.longest(self.longest),
             **({"growth": _GROWTH} if limited else {}),
         )
 
@@ -267,6 +273,8 @@ class Leg(eqx.Module):
             return first * self.solver.first_gradients + solution.controller_state.gradients
         if isinstance(self.solver, Rodas5P):
             return first + steps * gradients_per_step(problem.parameters)
+        if self._adapts:  # past a jump the first stage is taken anew
+            first = first + solution.controller_state.jumps
         return jnp.where(ran, gradients_of_steps(self.solver, steps, first), 0)
 
 
@@ -328,6 +336,26 @@ def checkpointed(y: Augmented, max_steps: int) -> dfx.AbstractAdjoint:
     state = 1024 + _STATES * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(y))
     count = min(max_steps, _MOST, max(_FEWEST, _ROOM // state))
     return dfx.RecursiveCheckpointAdjoint(checkpoints=count)
+
+
+@eqx.filter_custom_jvp
+def _arrived(field: Any, t: Scalar, y: Augmented, here: Flag) -> Augmented:
+    """`y`, which is the state at `t` where `here`, with its derivative in `t`.
+
+    The solver's own times carry none.
+    """
+    del field, t, here
+    return y
+
+
+@_arrived.def_jvp
+def _arrived_jvp(primals: Any, tangents: Any) -> Any:
+    (field, t, y, here), (_, of_t, of_y, _) = primals, tangents
+    if of_t is None:
+        return y, of_y
+    moved = jax.tree.map(lambda v: jnp.where(here, v * of_t, 0.0), field(t, y, None))
+    add = lambda dy, moved: moved if dy is None else dy + moved
+    return y, jax.tree.map(add, of_y, moved, is_leaf=lambda x: x is None)
 
 
 def rows(new: Array, a: Array, b: Array) -> Array:

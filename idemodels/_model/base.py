@@ -113,6 +113,16 @@ class AbstractModel(eqx.Module):
         rate = self.learning_rate
         return jnp.asarray(rate(s) if callable(rate) else rate, jnp.result_type(s))
 
+    @property
+    def scheduled(self) -> bool:
+        """Whether the learning rate is a function of s."""
+        return callable(self.learning_rate)
+
+    @property
+    def explicit(self) -> bool:
+        """Whether the velocity may depend on s in any way, however little the gradient changes."""
+        return self.scheduled or not self.pointwise
+
     def optax(self) -> optax.GradientTransformation:
         """The discrete twin: a transformation to be used as any of optax's."""
         model = _as_floats(self)

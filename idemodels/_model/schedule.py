@@ -1,12 +1,13 @@
 """A learning rate that changes, without a new compilation for each of its values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 
-from .._checks import as_hyperparameter
+from .._checks import as_hyperparameter, near
 
 
 class Schedule(eqx.Module):
@@ -30,19 +31,37 @@ class Schedule(eqx.Module):
     - `function`: takes `s`, the optimizer step, as a float that need not be an integer, and the
         parameters by name; returns the learning rate. Name it once, at the top of a file: an equal
         lambda made twice compiles twice.
-    - `parameters`: scalars.
+    - `breakpoints`: steps at which the learning rate jumps or has a kink: numbers, or names of
+        parameters. The solver steps to each. They need not be told where `ts` and the parameters
+        are known numbers, since [`idemodels.solve`][] looks for them then.
+    - `parameters`: scalars. The derivative in a parameter that only says where the rate jumps is 0,
+        as JAX has it of any comparison; named in `breakpoints` it is NaN instead.
 
-    **Raises:** `ValueError` if a parameter is not a scalar.
+    **Raises:** `ValueError` if a parameter is not a scalar, or a breakpoint neither a number nor
+    the name of a parameter.
     """
 
     function: Callable[..., Any] = eqx.field(static=True)
     parameters: dict[str, Any]
+    breakpoints: tuple[float | str, ...] = eqx.field(static=True)
 
-    def __init__(self, function: Callable[..., Any], /, **parameters: Any):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        /,
+        *,
+        breakpoints: Sequence[float | str] = (),
+        **parameters: Any,
+    ):
         if not callable(function):
             raise ValueError(f"Argument `function` must be callable, but is {function!r}.")
         self.function = function
         self.parameters = {k: as_hyperparameter(v, k) for k, v in parameters.items()}
+        self.breakpoints = as_breakpoints(breakpoints, self.parameters)
+
+    def edges(self) -> list[Any]:
+        """The breakpoints as numbers, which are traced where a parameter is."""
+        return [self.parameters[b] if isinstance(b, str) else b for b in self.breakpoints]
 
     def __call__(self, s: Any) -> Any:
         """The learning rate at step `s`, a scalar; an integer count becomes a float."""
@@ -50,3 +69,25 @@ class Schedule(eqx.Module):
         if not jnp.issubdtype(s.dtype, jnp.floating):
             s = s.astype(jnp.result_type(float))
         return self.function(s, **{k: jnp.asarray(v, s.dtype) for k, v in self.parameters.items()})
+
+
+def as_breakpoints(given: Any, names: Iterable[str] = ()) -> tuple[float | str, ...]:
+    """The argument `breakpoints`: finite numbers, as floats, or some of `names`.
+
+    **Raises:** `ValueError` for anything else.
+    """
+    names = list(names)
+    wanted = "a sequence of finite numbers" + (" or names of parameters" if names else "")
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ValueError(f"Argument `breakpoints` must be {wanted}, but is {given!r}.")
+    found: list[float | str] = []
+    for b in given:
+        number = isinstance(b, int | float | np.integer | np.floating) and not isinstance(b, bool)
+        if isinstance(b, str) and b in names:
+            found.append(b)
+        elif number and np.isfinite(b):
+            found.append(float(b))
+        else:
+            hint = near(b, names) if isinstance(b, str) else ""
+            raise ValueError(f"Argument `breakpoints` must be {wanted}, but has {b!r}.{hint}")
+    return tuple(found)

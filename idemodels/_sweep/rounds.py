@@ -18,7 +18,7 @@ from .._method import Carry, Front, Leg, Markov, Problem, Steady, Watch
 from .._model import AbstractModel
 from .._parameters import as_parameters
 from .._results import RESULTS, Trajectory, is_okay
-from .._solve import Held, equation_for, prepare, report, solve
+from .._solve import Held, equation_for, known_breakpoints, prepare, report, solve
 from .._target import Base, Target
 from .._types import Flag
 
@@ -70,6 +70,7 @@ class Setup(eqx.Module):
     - `ts`: where paths are compared and measured, from 0 to the last step.
     - `metrics`: by name, functions of the continuous and the discrete trajectory.
     - `rows`: which of `ts` the user wants; `keep`: whether the paths there as well.
+    - `edges`: where the learning rate jumps or has a kink, if all lanes share it; else `None`.
     """
 
     base: Base
@@ -81,6 +82,7 @@ class Setup(eqx.Module):
     discrete: bool = eqx.field(static=True)
     rows: tuple[int, ...] = eqx.field(static=True)
     keep: bool = eqx.field(static=True)
+    edges: Array | None = None
 
     @property
     def in_rounds(self) -> bool:
@@ -184,7 +186,10 @@ class Setup(eqx.Module):
     def _posed(self, base: Base) -> Problem:
         theta, rest = as_parameters(base.theta0)
         equation = equation_for(base.model, Held(base.objective, rest), base.args, theta)
-        return prepare(equation, theta, None, self.ts, jnp.ones((), bool), None)
+        edges = self.edges
+        if edges is None:
+            edges = known_breakpoints(base.model, self.ts, self.method)
+        return prepare(equation, theta, None, self.ts, jnp.ones((), bool), None, edges)
 
     def _problem(self, lane: Lane) -> Problem:
         """As it was posed; what was computed then is not computed again."""

@@ -21,7 +21,7 @@ from .._flow import InterpolatingFlow
 from .._method import Markov
 from .._model import AbstractModel
 from .._parameters import as_parameters, check_model, check_objective
-from .._solve import MODELS, check_method
+from .._solve import MODELS, check_method, known_breakpoints
 from .._target import Base, dtype_of_base
 from .dataset import empty, variables
 from .design import Axis, Design, design_of
@@ -270,16 +270,19 @@ def _setup(base, design: Design, steps, metrics, method, discrete, save_ts) -> S
     else:
         chosen = marks_of(steps, save_ts, "save_ts")
     marks = np.unique(np.concatenate([[0], chosen, [steps]]).astype(int))
+    targets, ts = targets_of(base, design), jnp.asarray(marks, dtype_of_base(base))
+    of_rate = any(target.of_rate(base) for target in targets.values())
     return Setup(
         base,
-        targets_of(base, design),
+        targets,
         method,
-        jnp.asarray(marks, dtype_of_base(base)),
+        ts,
         tuple(int(k) for k in marks),
         tuple((metrics or {}).items()),
         bool(discrete),
         tuple(int(k) for k in np.searchsorted(marks, chosen)),
         save_ts is not None,
+        None if of_rate else known_breakpoints(base.model, ts, method),
     )
 
 
