@@ -113,7 +113,7 @@ class Equation(eqx.Module):
         return {name: m.markov.read(memory[name]) for name, m in self._markov().items()}
 
     def times(self, ts: Path, edges: Any) -> Path:
-        """The papers' time t at the steps `ts`; `edges` is where the learning rate is not smooth."""
+        """The papers' time t at `ts`; `edges` is where the learning rate is not smooth."""
         return integrated_rate(self.model.alpha, ts, edges if self.model.scheduled else None)
 
     def loss(self, theta: Theta) -> Scalar:

@@ -11,7 +11,6 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from ._types import Moments, Path, Theta
 
-
 # Of the learning rate's integral: panels at least, and Gauss's nodes in each.
 _PANELS, _GAUSS = 4096, 4
 

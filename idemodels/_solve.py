@@ -18,7 +18,12 @@ from ._flow import FlowEquation, InterpolatingFlow, by_path
 from ._flow_report import looked_at, with_model_error
 from ._method import AbstractMethod, FixedPoint, History, Markov
 from ._method.base import Answer, Problem, describe, is_advanced
-from ._model import AbstractModel, MemoryModel, breakpoints_of
+from ._model import (
+    AbstractModel,
+    MemoryModel,
+    breakpoints_of,
+    without_derivative_of_jumps,
+)
 from ._optax_state import FIELDS, first_of, moments_from_optax
 from ._parameters import as_parameters, check_model, check_objective
 from ._results import (
@@ -125,7 +130,11 @@ def equation_for(model: Any, objective: Any, args: Any, theta: Any) -> Equation 
     """The equation of a model or a flow, for parameters like `theta`."""
     if isinstance(model, InterpolatingFlow):
         return FlowEquation.of(model, objective, args, theta)
-    return Equation(cast(model, dtype_of(theta)), objective, args)
+    model = cast(model, dtype_of(theta))
+    if model.scheduled:
+        rate = without_derivative_of_jumps(model.learning_rate)
+        model = eqx.tree_at(lambda model: model.learning_rate, model, rate)
+    return Equation(model, objective, args)
 
 
 def known_breakpoints(model: Any, ts: Path, method: AbstractMethod) -> Any:

@@ -23,8 +23,11 @@ class AbstractClock(eqx.Module):
         """t at the optimizer step s."""
 
     @abc.abstractmethod
-    def longest(self, steps: float | None) -> LongestStep | None:
-        """How long a step in t may be, of at most so many optimizer steps."""
+    def longest(self, steps: float | None, origin: PyTree[Array]) -> LongestStep | None:
+        """How long a step in t may be, on a path from `origin`.
+
+        - `steps`: optimizer steps that it may be long; `None` does not say.
+        """
 
     @abc.abstractmethod
     def at(self, t: Any, y: Augmented) -> tuple[Any, Augmented]:
@@ -43,8 +46,8 @@ class StepTime(AbstractClock):
     def of(self, s):
         return s
 
-    def longest(self, steps):
-        return LongestStep.of(self.equation.model, steps)
+    def longest(self, steps, origin):
+        return LongestStep.of(self.equation.model, steps, origin)
 
     def at(self, t, y):
         return t, y
@@ -74,8 +77,8 @@ class LogTime(AbstractClock):
         started = passed > 0
         return jnp.where(started, jnp.log(jnp.where(started, passed, 1.0)), -jnp.inf)
 
-    def longest(self, steps):
-        del steps  # the whole stretch is one optimizer step
+    def longest(self, steps, origin):
+        del steps, origin  # the whole stretch is one optimizer step
         return None
 
     def at(self, t, y):

@@ -30,6 +30,8 @@ _GROWING = 1.2
 _SOON = 100.0
 # Of a scaled error; its square is finite in single precision too.
 _LARGEST = 1e15
+# The first attempts are short, and the range of theta small: its bound waits for so many of them.
+_SETTLED = 12
 # The smallest step, relative to t or 1, and how often one may be needed.
 _SMALLEST, _FORCED = 1e-10, 1000
 
@@ -48,6 +50,7 @@ class GuardState(eqx.Module):
     progress: Scalar  # the running mean of the way made in one attempt
     slower: Scalar  # the same over more attempts
     size: Scalar  # the largest |theta| where the path is
+    range: Scalar  # of theta so far, where a step is bounded by it
     start: Scalar  # where the leg began
     proposed: Scalar  # the next step
     watch: Watch | None
@@ -119,7 +122,13 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         start = jnp.asarray(t0, pace.dtype)
         counts = (zero, zero, zero, zero)
         reason = jnp.where(sound, NOT_STOPPED, BAD_RATE)
-        seen = (never, zero, jnp.zeros_like(size), pace, pace, size, start, pace)
+        seen = (never, zero, jnp.zeros_like(size), pace, pace, size)
+        seen = (
+            *seen,
+            zero.astype(size.dtype) if self.longest is None else self.longest.range(y0),
+            start,
+            pace,
+        )
         return t1, GuardState(pid, *counts, *seen, watch, reason)
 
     def adapt_step_size(
@@ -143,6 +152,12 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         finite = finite & ~lost
         keep = jnp.asarray(keep) & finite
         next_t0 = jnp.where(finite, next_t0, t0)
+        reach = old.range
+        if self.longest is not None:
+            reach = jnp.where(keep, jnp.maximum(reach, self.longest.range(y1_candidate)), reach)
+            way = largest(jax.tree.map(jnp.subtract, y1_candidate.theta, y0.theta))
+            pace = jnp.where(keep & (old.attempts >= _SETTLED), way / (t1 - t0), 0.0)
+            next_t1 = self.longest.by_way(next_t0, next_t1, pace, reach)
         next_t1, sound = self._within(next_t0, next_t1)
         made = jnp.where(keep, t1 - t0, 0.0)
         progress, slower = 0.9 * old.progress + 0.1 * made, 0.98 * old.slower + 0.02 * made
@@ -162,6 +177,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             progress,
             slower,
             jnp.where(keep, size, old.size),
+            reach,
             old.start,
             jnp.asarray(next_t1 - next_t0, old.proposed.dtype),
             watch,

@@ -219,7 +219,7 @@ class Leg(eqx.Module):
             steady=self._steady(problem),
             rests=self.steady_tol is not None,
             jumps=self.clock.of(problem.breakpoints) if problem.breakpoints.size else None,
-            longest=self.clock.longest(self.longest),
+            longest=self.clock.longest(self.longest, y0.theta),
             **({"growth": _GROWTH} if limited else {}),
         )
 
@@ -247,6 +247,7 @@ class Leg(eqx.Module):
         more = {}
         if self._adapts:
             seen = solution.controller_state
+            more["error_sum"] = stats["error_sum"] + seen.error_sum
             if "num_clamped" in stats:
                 since, _ = self.clock.at(seen.clamped_from, problem.y0)
                 more["num_clamped"] = stats["num_clamped"] + seen.clamped
@@ -294,6 +295,7 @@ def begin(problem: Problem) -> Front:
         "num_gradients": jnp.ones((), int),  # the one at the start, for units and checks
         "implicit_from": jnp.asarray(jnp.inf, ts.dtype),
         "steady_at": jnp.asarray(jnp.inf, ts.dtype),
+        "error_sum": jnp.zeros((), ts.dtype),
     }
     if problem.equation.model.nonnegative:
         stats["num_clamped"] = jnp.zeros((), int)

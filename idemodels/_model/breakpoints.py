@@ -26,7 +26,7 @@ _HALVINGS = 40
 # More than these are no exceptions: the schedule is a staircase, and steps must follow it anyway.
 LIMIT = 2048
 # Places for them, at least: their number is a part of the program.
-_PADDED = 8
+_PADDED = 32
 
 
 def find_breakpoints(rate: Callable[[Any], Any], start: float, end: float) -> np.ndarray:
@@ -86,9 +86,7 @@ def _stands_out(x: np.ndarray, least: float, median: float) -> np.ndarray:
     return np.abs(x) > np.maximum(_APART * beside, least + median)
 
 
-def _kinks(
-    s: np.ndarray, values: np.ndarray, near_jump: np.ndarray, rounding: float
-) -> np.ndarray:
+def _kinks(s: np.ndarray, values: np.ndarray, near_jump: np.ndarray, rounding: float) -> np.ndarray:
     """Where the slope changes at once, between two samples."""
     bends = np.diff(values, 2)  # bends[j] is at s[j + 1]
     # a kink between s[j + 1] and s[j + 2] is shared by bends[j] and bends[j + 1]

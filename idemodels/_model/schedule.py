@@ -4,10 +4,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from .._checks import as_hyperparameter, near
+
+# How near to a breakpoint the rate is looked at, and by what part of itself it must differ there to
+# jump.
+_BESIDE, _JUMP = 1e-5, 1e-2
 
 
 class Schedule(eqx.Module):
@@ -91,3 +97,33 @@ def as_breakpoints(given: Any, names: Iterable[str] = ()) -> tuple[float | str, 
             hint = near(b, names) if isinstance(b, str) else ""
             raise ValueError(f"Argument `breakpoints` must be {wanted}, but has {b!r}.{hint}")
     return tuple(found)
+
+
+def without_derivative_of_jumps(rate: Any) -> Any:
+    """The learning rate, with NaN for the derivative in a breakpoint at which it jumps.
+
+    The path does depend on where a jump is, but no comparison has a derivative.
+    """
+    if not isinstance(rate, Schedule):
+        return rate
+    parameters = dict(rate.parameters)
+    for name in {b for b in rate.breakpoints if isinstance(b, str)}:
+        at = jnp.asarray(parameters[name])
+        beside = _BESIDE * jnp.maximum(jnp.abs(at), 1.0)
+        before, after = rate(at - beside), rate(at + beside)
+        jumps = jnp.abs(after - before) > _JUMP * jnp.maximum(jnp.abs(before), jnp.abs(after))
+        parameters[name] = _known(at, jax.lax.stop_gradient(jumps))
+    return eqx.tree_at(lambda rate: rate.parameters, rate, parameters)
+
+
+@jax.custom_jvp
+def _known(x: Array, jumps: Array) -> Array:
+    """`x`, whose derivative is NaN where the rate `jumps` there."""
+    del jumps
+    return x
+
+
+@_known.defjvp
+def _known_jvp(primals: Any, tangents: Any) -> Any:
+    x, jumps = primals
+    return x, tangents[0] * jnp.where(jumps, jnp.nan, 1.0)
