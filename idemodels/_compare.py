@@ -38,7 +38,8 @@ class Comparison(eqx.Module):
     - `relative_error`: `max_error` over the discrete run's way, max |theta - theta0|.
     - `loss_gap`: the equation's loss minus the discrete one, `(T,)`; `None` without losses.
     - `moments`: dict from name to [`idemodels.Difference`][], for the moments that both have.
-    - `solver_error`: how far a second solve is away; `None` if there was none.
+    - `solver_error`: how far a second solve is away, or without one the estimate that the path
+        carries in its `stats`; `None` where there is neither, as with `History`.
     """
 
     ts: Path
@@ -60,7 +61,8 @@ def compare(
 
     - `continuous`, `discrete`: trajectories on the same `ts`, of parameters of the same structure.
     - `recheck`: the continuous one solved again at 10 times the tolerance. The distance between
-        both bounds the solver's error; a warning says when it is not well below the model's.
+        both bounds the solver's error. Without it the path's own estimate is taken, which costs
+        nothing and knows only what the solver has seen.
 
     **Returns:** an [`idemodels.Comparison`][].
 
@@ -81,11 +83,12 @@ def compare(
         for name in continuous.moments
         if name in discrete.moments
     }
-    solver_error = None
+    solver_error = continuous.stats.get("solver_error")
     if recheck is not None:
         _check(continuous, recheck, "recheck")
         solver_error = jnp.max(_distance(continuous.theta, recheck.theta))
-        if is_concrete((solver_error, error)) and solver_error > 0.1 * error[worst]:
+    if solver_error is not None and is_concrete((solver_error, error)):
+        if solver_error > 0.1 * error[worst]:
             warnings.warn(
                 f"The solver's error, {float(solver_error):.1e}, exceeds a tenth of the distance "
                 f"between equation and discrete run, {float(error[worst]):.1e}: what is measured "

@@ -67,7 +67,8 @@ CASES = {
 @pytest.mark.parametrize("name", OPTAX)
 def test_the_pieces_are_the_schedule_of_optax(name):
     s = jnp.arange(0.07, STEPS, 0.25)
-    ours, theirs = (jax.vmap(f)(s) for f in (OPTAX[name].pieces, OPTAX[name].function))
+    with jax.numpy_dtype_promotion("standard"):
+        ours, theirs = (jax.vmap(f)(s) for f in (OPTAX[name].pieces, OPTAX[name].function))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
 
 
@@ -168,7 +169,7 @@ def test_single_precision_sees_them(float32):
 
 def test_a_rate_that_is_not_finite_is_refused():
     model = ide.Adam(lambda s: jnp.where(s > 50.2, jnp.nan, 0.01))
-    with pytest.raises(ValueError, match="`learning_rate` must be finite.* is nan at step 50.7"):
+    with pytest.raises(ValueError, match="`learning_rate` must be finite.* is nan at step 50.25"):
         ide.solve(model, ide.Quadratic(), 1.0, np.arange(101.0))
 
 
@@ -246,8 +247,10 @@ def test_a_sweep_sees_a_pulse_in_every_lane():
     pieces = OWN["pulse of 5"]
     model = ide.Adam(pieces, rate="matched", eps=1e-12)
     found = ide.sweep(model, linear, 1.0, STEPS, {"b2": [0.9, 0.99, 0.999]}, progress=False)
-    exact = 1.0 - pieces.integral(np.array([float(STEPS)]))
-    np.testing.assert_allclose(found.final_theta, np.repeat(exact, 3), rtol=0, atol=1e-4 * exact)
+    exact = float(1.0 - pieces.integral(np.array([float(STEPS)]))[0])
+    np.testing.assert_allclose(
+        found.final_theta, np.full(3, exact), rtol=0, atol=1e-4 * abs(1 - exact)
+    )
 
 
 @pytest.mark.slow

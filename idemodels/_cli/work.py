@@ -132,7 +132,7 @@ def work(case: Case, dtype: str, points: int) -> tuple[Record, Pair | None]:
         "warning": " ".join(str(w.message) for w in told) or None,
     }
     if okay:
-        own = stats.get("solver_error", compared.solver_error)
+        own = compared.solver_error
         measured |= {
             "max_error": float(compared.max_error),
             "at": int(compared.at),

@@ -259,7 +259,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         return jnp.where(grows, in_proportion, ahead / pace)
 
 
-def _forced(pid: Any) -> Flag:
+def _forced(pid: Any) -> Any:
     """Of the wrapped controllers' state: whether the step is the smallest there is."""
     return pid.inner_state[2]
 

@@ -31,6 +31,10 @@ _GROWTH = 3.0
 # Checkpoints: bytes for all of them, how few and how many there are, and how many states of the
 # equation one of them holds with the past of a multistep method.
 _ROOM, _FEWEST, _MOST, _STATES = 2**28, 16, 4096, 4
+# What a step reports is the error of the cruder one of two formulas, and errors cancel. Measured on
+# nine problems at rtol 1e-3 to 1e-6: .4 to .9 % remain of the multistep method's, 4 to 17 % of a
+# Runge-Kutta pair's.
+_MULTISTEP, _OTHERS = 0.02, 0.3
 # Counts a leg whose solver does not tell how often it calls the right-hand side.
 UNKNOWN = -(2**30)
 
@@ -193,6 +197,11 @@ class Leg(eqx.Module):
         return pace if self._adapts else jnp.ones_like(pace)
 
     @property
+    def _remains(self) -> float:
+        """What part of the errors that its steps report, added up, the path's error is at most."""
+        return _MULTISTEP if isinstance(self.solver, ExponentialMultistep) else _OTHERS
+
+    @property
     def _adapts(self) -> bool:
         return isinstance(self.solver, dfx.AbstractAdaptiveSolver | dfx.AbstractImplicitSolver)
 
@@ -247,7 +256,7 @@ class Leg(eqx.Module):
         more = {}
         if self._adapts:
             seen = solution.controller_state
-            more["error_sum"] = stats["error_sum"] + seen.error_sum
+            more["solver_error"] = stats["solver_error"] + self._remains * seen.error_sum
             if "num_clamped" in stats:
                 since, _ = self.clock.at(seen.clamped_from, problem.y0)
                 more["num_clamped"] = stats["num_clamped"] + seen.clamped
@@ -295,7 +304,7 @@ def begin(problem: Problem) -> Front:
         "num_gradients": jnp.ones((), int),  # the one at the start, for units and checks
         "implicit_from": jnp.asarray(jnp.inf, ts.dtype),
         "steady_at": jnp.asarray(jnp.inf, ts.dtype),
-        "error_sum": jnp.zeros((), ts.dtype),
+        "solver_error": jnp.zeros((), ts.dtype),
     }
     if problem.equation.model.nonnegative:
         stats["num_clamped"] = jnp.zeros((), int)

@@ -111,7 +111,11 @@ class AbstractModel(eqx.Module):
     def alpha(self, s: Scalar) -> Scalar:
         """The learning rate at step `s`, which need not be an integer."""
         rate = self.learning_rate
-        return jnp.asarray(rate(s) if callable(rate) else rate, jnp.result_type(s))
+        if not callable(rate):
+            return jnp.asarray(rate, jnp.result_type(s))
+        # optax mixes types in its schedules, also where the user wants no promotion
+        with jax.numpy_dtype_promotion("standard"):
+            return jnp.asarray(rate(s), jnp.result_type(s))
 
     @property
     def scheduled(self) -> bool:

@@ -138,7 +138,8 @@ def _sampled(rate: Callable[[Any], Any], s: np.ndarray) -> np.ndarray | None:
 
 @eqx.filter_jit
 def _map(rate: Callable[[Any], Any], s: Any) -> Any:
-    return jax.vmap(lambda s: jnp.asarray(rate(s), s.dtype))(s)
+    with jax.numpy_dtype_promotion("standard"):  # as in `AbstractModel.alpha`
+        return jax.vmap(lambda s: jnp.asarray(rate(s), s.dtype))(s)
 
 
 def breakpoints_of(model: AbstractModel, ts: Any, told: tuple[float, ...] = ()) -> Any:

@@ -1,6 +1,6 @@
 """A learning rate that changes, without a new compilation for each of its values."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import equinox as eqx
@@ -56,7 +56,7 @@ class Schedule(eqx.Module):
         function: Callable[..., Any],
         /,
         *,
-        breakpoints: Sequence[float | str] = (),
+        breakpoints: Any = (),
         **parameters: Any,
     ):
         if not callable(function):
@@ -99,6 +99,16 @@ def as_breakpoints(given: Any, names: Iterable[str] = ()) -> tuple[float | str, 
     return tuple(found)
 
 
+class _Told(eqx.Module):
+    """A schedule, and 0, whose derivative is NaN in a breakpoint at which the schedule jumps."""
+
+    schedule: Schedule
+    nothing: Any
+
+    def __call__(self, s: Any) -> Any:
+        return self.schedule(s) + self.nothing
+
+
 def without_derivative_of_jumps(rate: Any) -> Any:
     """The learning rate, with NaN for the derivative in a breakpoint at which it jumps.
 
@@ -106,24 +116,25 @@ def without_derivative_of_jumps(rate: Any) -> Any:
     """
     if not isinstance(rate, Schedule):
         return rate
-    parameters = dict(rate.parameters)
-    for name in {b for b in rate.breakpoints if isinstance(b, str)}:
-        at = jnp.asarray(parameters[name])
+    nothing: Any = 0.0
+    for name in sorted({b for b in rate.breakpoints if isinstance(b, str)}):
+        at = jnp.asarray(rate.parameters[name])
         beside = _BESIDE * jnp.maximum(jnp.abs(at), 1.0)
         before, after = rate(at - beside), rate(at + beside)
         jumps = jnp.abs(after - before) > _JUMP * jnp.maximum(jnp.abs(before), jnp.abs(after))
-        parameters[name] = _known(at, jax.lax.stop_gradient(jumps))
-    return eqx.tree_at(lambda rate: rate.parameters, rate, parameters)
+        nothing = nothing + _nothing(at, jumps)
+    return rate if isinstance(nothing, float) else _Told(rate, nothing)
 
 
 @jax.custom_jvp
-def _known(x: Array, jumps: Array) -> Array:
-    """`x`, whose derivative is NaN where the rate `jumps` there."""
+def _nothing(x: Array, jumps: Array) -> Array:
+    """0, whose derivative in `x` is NaN where the rate `jumps`."""
     del jumps
-    return x
+    return jnp.zeros_like(x)
 
 
-@_known.defjvp
-def _known_jvp(primals: Any, tangents: Any) -> Any:
+@_nothing.defjvp
+def _nothing_jvp(primals: Any, tangents: Any) -> Any:
     x, jumps = primals
-    return x, tangents[0] * jnp.where(jumps, jnp.nan, 1.0)
+    lost = lambda jumps, t: jnp.where(jumps & (t != 0), jnp.nan, jnp.zeros_like(t))
+    return _nothing(x, jumps), jax.custom_derivatives.linear_call(lost, lost, jumps, tangents[0])
