@@ -90,13 +90,16 @@ def sweep(
     - `steps`: optimizer steps.
     - `over`: a grid, a dict from names to values: a list of numbers, or [`idemodels.axis`][], for a
         hyperparameter by the constructor's name, or any array of the model or the objective by its
-        path (`"objective.curvature"`); a pytree with a leading axis for `"theta0"` and `"args"`. Or
-        [`idemodels.points`][].
+        path (`"objective.curvature"`). For `"theta0"` and `"args"` a pytree like what it replaces,
+        tuples and lists included, whose arrays have a leading axis. Or [`idemodels.points`][].
     - `metrics`: dict from names to functions of the continuous and the discrete
-        [`idemodels.Trajectory`][] (or `None`), both at `save_ts`, that return an array.
-    - `store`: a path of a Zarr store, to which finished lanes are written every second or so, and
-        to a journal beside it at once. If it is there already, only what it lacks is run: after a
-        crash the same call goes on.
+        [`idemodels.Trajectory`][] (or `None`), both at `save_ts`, that return arrays or numbers.
+    - `store`: a path of a Zarr store on this machine, to which finished lanes are written every
+        second or so, and to a journal beside it at once. If it is there already, only what it
+        lacks is run: after a crash the same call goes on. It must be a store of the same sweep: of
+        functions that compute the same, wherever they are written, the same data, settings,
+        precision and versions of idemodels, JAX and what it is built on. `batch`, `devices` and
+        the place of the store may be others.
     - `batch`: how many lanes are in the making at once.
     - `method`: `None` is `Markov(rtol=1e-5, atol=1e-8, steady_tol=1e-4)`, without `steady_tol` for
         a flow. Only `Markov` goes in rounds, and no flow does.
@@ -108,10 +111,14 @@ def sweep(
         `None`. With several processes (`jax.distributed`) each does its share of one `store`.
     - `progress`: whether to tell on stderr how far it is.
 
+    Data may be sharded over devices; each that shares the lanes gets a whole copy.
+
     **Returns:** an `xarray.Dataset` with a dimension for each axis, or `"point"`, and the variables
     `final_theta` (up to 100 parameters), `final_loss`, `discrete_loss`, `max_error`, `final_error`
     (of the equation against the discrete run), the metrics, `num_steps`, `num_gradients` and
-    `status`, whose `flag_meanings` it has as attribute. With a `store` it is that store, opened.
+    `status`, whose `flag_meanings` it has as attribute. A leaf of a pytree is a variable by its
+    path, `final_theta.layer.w`, with `_` for a slash, and `~2` after the second of a name. With a
+    `store` it is that store, opened.
 
     **Raises:** `ModuleNotFoundError` without the packages of the extra `run`; `ValueError` for an
     argument that is not as above, a batch that is larger than the memory, a store of another sweep
