@@ -1,5 +1,6 @@
 from .equation import FlowEquation as FlowEquation, weights_of as weights_of
 from .flow import InterpolatingFlow as InterpolatingFlow
+from .plan import Paces as Paces, Plan as Plan, plan_of as plan_of
 from .state import by_path as by_path
 from .trust import (
     SETTLED as SETTLED,
