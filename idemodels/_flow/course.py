@@ -39,7 +39,7 @@ def course_of(
     layout: Layout,
     theta: PyTree[Array],
     opt_state: Any,
-    offsets: tuple[float, ...],
+    offsets: tuple[int, ...],
     first: int,
     last: int,
 ) -> Course:

@@ -1,7 +1,8 @@
 """Where a flow's path is not smooth, and how long its solver's steps may be."""
 
+from typing import Any
+
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -49,11 +50,16 @@ class Plan(eqx.Module):
     paces: Paces | None
 
 
-def plan_of(equation: FlowEquation, y0: Augmented, ts: Path) -> Plan:
+def plan_of(equation: FlowEquation, y: Augmented, s: Any, ts: Path) -> Plan:
     """What is known of a flow beforehand, from its schedules as functions of its counters.
 
     They are sampled where they are known, which they may be in a traced call, too. What is traced
     of them, or beyond the steps that were looked at, bounds the steps of the solver.
+
+    **Arguments:**
+
+    - `y`, `s`: a state of its path, and the step at which it is; for its counters.
+    - `ts`: from where to where the plan is wanted.
     """
     model, layout = equation.model, equation.layout
     first, last, whole = 0, _HORIZON, is_concrete(ts)
@@ -63,13 +69,10 @@ def plan_of(equation: FlowEquation, y0: Augmented, ts: Path) -> Plan:
         last = int(np.ceil(ts[-1])) + model.gradients + 2
         whole = last - first <= _FARTHEST
         last = min(last, first + _FARTHEST)
-    counters = [
-        y0.memory[name][0] for name, c in zip(layout.names, layout.counts, strict=True) if c
-    ]
-    starts = [first if isinstance(x, jax.core.Tracer) else float(x) for x in counters]
-    offset = float(ts[0]) if is_concrete(ts) else 0.0
-    offsets = tuple(float(np.round(x - offset)) for x in starts)
-    course = course_of(model.tx.update, layout, y0.theta, equation.opt_state0, offsets, first, last)
+    counters = [y.memory[name][0] for name, c in zip(layout.names, layout.counts, strict=True) if c]
+    # a traced counter, or step, is taken to be the step
+    offsets = tuple(round(float(x) - float(s)) if is_concrete((x, s, ts)) else 0 for x in counters)
+    course = course_of(model.tx.update, layout, y.theta, equation.opt_state0, offsets, first, last)
     found = kinks_in(course.values, first, course.eps)
     longest = paces_of(course.values, first, sorted({*found, *model.kinks}), course.eps)
     lively = bool(found) or bool(np.any(np.isfinite(longest)))

@@ -148,9 +148,10 @@ def _meet(eqn: Any, ins: list[Known], met: Met, evaluated: bool) -> None:
     if name == "cond":
         for branch in eqn.params["branches"]:
             walk(branch, ins[1:], met, evaluated)
-    elif moved:  # not to miss signs
+    elif moved:  # a loop: not to miss its signs, nor that it may have a schedule inside
         for param in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
             if _is_jaxpr(param):
+                met.unsure |= any(x.counted for x in ins)
                 unknown = [Known(moved=True)] * len(getattr(param, "jaxpr", param).invars)
                 walk(param, unknown, met, evaluated)
 

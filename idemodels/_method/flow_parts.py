@@ -49,7 +49,7 @@ def run_flow(method: Any, problem: Problem, adjoint: dfx.AbstractAdjoint | None)
             f"{method.steady_tol}."
         )
     equation, ts = problem.equation, problem.ts
-    model, plan = equation.model, plan_of(equation, problem.y0, ts)
+    model, plan = equation.model, plan_of(equation, problem.y0, ts[0], ts)
     front = begin(problem)
     pace, more = jnp.full_like(front.pace, _PACE), {"num_exact": jnp.zeros((), int)}
     front = dataclasses.replace(front, pace=pace, stats=front.stats | more)
