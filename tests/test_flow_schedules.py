@@ -104,7 +104,7 @@ NAMES = list(SCHEDULES)
 
 def chosen(which, count):
     """The schedule of a number: one program has all of them."""
-    values = [jnp.asarray(s(count), count.dtype) for s, _, _ in SCHEDULES.values()]
+    values = [jnp.asarray(s(count), float) for s, _, _ in SCHEDULES.values()]
     return jax.lax.select_n(jnp.asarray(which, int), *values)
 
 
@@ -181,16 +181,105 @@ def test_all_schedules_of_optax_are_here():
     assert public == {name.split(",")[0] for name in OPTAX}
 
 
+def plan_for(flow, objective=linear, theta0=1.0, steps=STEPS):
+    theta0 = jax.tree.map(jnp.asarray, theta0)
+    equation = FlowEquation.of(flow, objective, None, theta0)
+    assert equation.layout.rough is None
+    ts = jnp.arange(steps + 1.0)
+    return plan_of(equation, equation.start(theta0), ts[0], ts)
+
+
 @pytest.mark.parametrize("optimizer", TX)
 def test_kinks_are_found_where_they_are(optimizer):
-    objective, theta0 = CASES[optimizer]
-    ts = jnp.arange(STEPS + 1.0)
     for name, (_, kinks, wave) in SCHEDULES.items():
-        equation = equation_of(flow_of(optimizer, name), objective, theta0)
-        plan = plan_of(equation, equation.start(jnp.asarray(theta0)), ts[0], ts)
+        plan = plan_for(flow_of(optimizer, name))
         assert plan.kinks == kinks, name
         longest = np.inf if plan.paces is None else float(jnp.min(plan.paces.longest[:STEPS]))
-        assert longest <= (np.inf if wave is None else wave / 4 + 0.5), name
+        # two points of inflection at least are seen of a wave
+        assert longest <= (wave / 4 + 0.5 if wave and wave < STEPS else np.inf), name
+
+
+def test_kinks_are_found_in_single_precision(float32):
+    for name, (_, kinks, _) in SCHEDULES.items():
+        assert plan_for(flow_of("adam", name)).kinks == kinks, name
+
+
+PULSE = optax.adam(pulse(5))
+NESTED = {
+    "injected": optax.inject_hyperparams(optax.adam)(pulse(5)),
+    "chained": optax.chain(
+        optax.clip(1.0), optax.scale_by_adam(), optax.scale_by_schedule(pulse(5)), optax.scale(-1.0)
+    ),
+    "masked": optax.masked(PULSE, {"a": True, "b": False}),
+    "of two": optax.multi_transform({"x": PULSE, "y": optax.sgd(0.1)}, {"a": "x", "b": "y"}),
+    "of weights": optax.chain(optax.add_decayed_weights(pulse(5)), optax.sgd(0.1)),
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_schedules_are_found_in_other_transformations(name):
+    theta0 = {"a": jnp.ones((2, 3)), "b": jnp.ones(4)}
+    loss = lambda theta: sum(jnp.sum(x**2) for x in theta.values())
+    assert plan_for(ide.InterpolatingFlow(NESTED[name]), loss, theta0).kinks == (200, 205)
+
+
+@pytest.mark.parametrize(
+    "name", ["adam", "adamw", "nadam", "adamax", "rmsprop", "adabelief", "adan", "lamb", "amsgrad"]
+)
+def test_constant_rates_are_bounded_by_nothing(name):
+    plan = plan_for(ide.InterpolatingFlow(getattr(optax, name)(A)), steps=3000)
+    assert plan.kinks == ()
+    assert plan.paces is None
+
+
+def test_counters_that_are_ahead_of_the_step():
+    flow, theta0 = ide.InterpolatingFlow(PULSE), jnp.ones(())
+    equation = FlowEquation.of(flow, linear, None, theta0)
+    y = equation.steps(equation.start(theta0), 150)
+    ts = jnp.arange(0.0, 101.0)
+    assert plan_of(equation, y, ts[0], ts).kinks == (50, 55)
+
+
+def test_a_pulse_is_seen_also_where_it_is_traced():
+    """Of five steps, in traced calls: where the schedule is known, and where it is not."""
+    objective, theta0, ts = ide.LogCosh(), 20.0, np.arange(0.0, 401.0, 40.0)
+
+    def last(ts, begin):
+        flow = ide.InterpolatingFlow(optax.adam(pulse(5, begin)), check=False)
+        return ide.solve(flow, objective, theta0, ts).theta[-1]
+
+    run = ide.run_discrete(PULSE, objective, theta0, STEPS).theta
+    pulsed = 5 * A
+    known = jax.jit(lambda ts: last(ts, 200))(jnp.asarray(ts))
+    np.testing.assert_allclose(known, run[-1], rtol=0, atol=1e-3 * pulsed)
+    # not crossed, so that its differences reach two steps over its ends
+    traced = jax.jit(lambda begin: last(ts, begin))(200.0)
+    np.testing.assert_allclose(traced, run[-1], rtol=0, atol=0.05 * pulsed)
+
+
+@pytest.mark.slow
+def test_derivatives_go_across_kinks():
+    ts = np.arange(0.0, 401.0, 40.0)
+    flow = ide.InterpolatingFlow(PULSE, check=False)
+
+    def last(theta0, continuous=True):
+        if continuous:
+            return ide.solve(flow, ide.Quadratic(), theta0, ts).theta[-1]
+        return ide.run_discrete(flow, ide.Quadratic(), theta0, STEPS).theta[-1]
+
+    slope = jax.grad(last)(1.0)
+    np.testing.assert_allclose(slope, jax.grad(last)(1.0, False), rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_path_between_its_iterates_bends_at_a_kink_alone():
+    """Gradient descent on a linear loss: theta is a line between iterates."""
+    name = "pulse of 5"
+    flow, ts = flow_of("sgd", name), np.arange(0.0, STEPS + 0.1, 0.25)
+    path = ide.solve(flow, linear, 1.0, ts)
+    run = np.asarray(ide.run_discrete(flow, linear, 1.0, STEPS).theta)
+    lines = np.interp(ts, np.arange(STEPS + 1), run)
+    np.testing.assert_allclose(path.theta, lines, rtol=0, atol=1e-8)
 
 
 def figures(optimizer, name, rtol):
