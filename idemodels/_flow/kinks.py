@@ -19,7 +19,9 @@ _ROUNDINGS = 64.0
 _PART, _SHORTEST = 0.5, 0.25
 
 
-def kinks_in(values: Float[np.ndarray, "n f"], first: int, eps: float) -> list[int]:
+def kinks_in(
+    values: Float[np.ndarray, "n f"], first: int, eps: float
+) -> tuple[list[int], list[int]]:
     """The steps k so that a schedule is not smooth somewhere after k - 1, up to k.
 
     **Arguments:**
@@ -27,20 +29,33 @@ def kinks_in(values: Float[np.ndarray, "n f"], first: int, eps: float) -> list[i
     - `values`: of schedules, `FINE` for each step.
     - `first`: the step of the first of them.
     - `eps`: of their precision.
+
+    **Returns:** those where a value or a slope jumps, and those where but a curvature does.
     """
-    found = np.zeros(max(len(values), 1), bool)
+    kinks, bends = np.zeros((2, max(len(values), 1)), bool)
     for f in values.T:
-        found[: len(f)] |= _rough(f, first, eps)
+        rough, sharp = _rough(f, first, eps)
+        kinks |= rough & sharp
+        bends |= rough & ~sharp
+    return _steps_of(kinks, first), _steps_of(bends, first)
+
+
+def _steps_of(found: Bool[np.ndarray, " n"], first: int) -> list[int]:
     # a kink in the value at a sample stands there and at the next
     at = np.flatnonzero(found & ~np.concatenate([[False], found[:-1]]))
     return sorted({int(k) for k in first + np.ceil(at / FINE)})
 
 
-def _rough(f: Float[np.ndarray, " n"], first: int, eps: float) -> Bool[np.ndarray, " n"]:
-    """Whether there is a kink between a sample and that before it, or at one of them."""
-    found = np.zeros(len(f), bool)
+def _rough(
+    f: Float[np.ndarray, " n"], first: int, eps: float
+) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Whether something jumps between a sample and that before it, or at one of them.
+
+    And whether it is no curvature.
+    """
+    rough, sharp = np.zeros((2, len(f)), bool)
     if len(f) < 15:
-        return found
+        return rough, sharp
     f = np.where(np.isfinite(f), f, np.nan)
     largest = np.nanmax(np.abs(f), initial=0.0)
     second = np.diff(f, 2)
@@ -60,8 +75,8 @@ def _rough(f: Float[np.ndarray, " n"], first: int, eps: float) -> Bool[np.ndarra
     here = stack(second, (-2, -1))
     bent = np.max(np.maximum(here - np.max(around, axis=0), np.min(around, axis=0) - here), axis=0)
     counts = most > np.maximum(np.maximum(_NEAR * near, _LARGEST * largest), noise)
-    found[j] = counts & (most > _SHARP * beside) & (bent > _BENT * most)
-    return found
+    rough[j], sharp[j] = counts & (most > _SHARP * beside), bent > _BENT * most
+    return rough, sharp
 
 
 def paces_of(
@@ -85,7 +100,7 @@ def paces_of(
                 floor = _LARGEST * largest
                 _bound(longest, part[::stride], first, begin, stride / FINE, eps, largest, floor)
                 stride *= 2
-    return _coned(longest)
+    return coned(longest)
 
 
 def _bound(
@@ -115,7 +130,7 @@ def _bound(
         longest[on] = np.minimum(longest[on], waves[wave[on]])
 
 
-def _coned(longest: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+def coned(longest: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
     """The same, and no step leads further into what is ahead than may be stepped there."""
     at = np.arange(len(longest))
     ahead = np.minimum.accumulate((longest + at)[::-1])[::-1]

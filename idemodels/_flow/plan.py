@@ -12,7 +12,7 @@ from .._equation import Augmented
 from .._types import Path, Scalar
 from .course import course_of
 from .equation import FlowEquation
-from .kinks import kinks_in, paces_of
+from .kinks import coned, kinks_in, paces_of
 
 # Where `ts` is traced a schedule is looked at over so many steps, and at most over so many.
 _HORIZON, _FARTHEST = 2**14, 2**18
@@ -20,6 +20,8 @@ _HORIZON, _FARTHEST = 2**14, 2**18
 _CROSSED = 64
 # The longest step where there may be what was not looked at: a burst of five steps is seen.
 _FEW = 2.0
+# The longest step over a jump of a schedule's curvature.
+_BENT = 1.0
 
 
 class Paces(eqx.Module):
@@ -73,8 +75,11 @@ def plan_of(equation: FlowEquation, y: Augmented, s: Any, ts: Path) -> Plan:
     # a traced counter, or step, is taken to be the step
     offsets = tuple(round(float(x) - float(s)) if is_concrete((x, s, ts)) else 0 for x in counters)
     course = course_of(model.tx.update, layout, y.theta, equation.opt_state0, offsets, first, last)
-    found = kinks_in(course.values, first, course.eps)
+    found, bends = kinks_in(course.values, first, course.eps)
     longest = paces_of(course.values, first, sorted({*found, *model.kinks}), course.eps)
+    for k in bends:  # as far as the differences reach over them
+        longest[max(k - first - model.gradients, 0) : k - first + 1] = _BENT
+    longest = coned(longest)
     lively = bool(found) or bool(np.any(np.isfinite(longest)))
     beyond = _FEW if course.unsure or (lively and not whole) else np.inf
     if not is_concrete(ts) and len(found) > _CROSSED:

@@ -1,7 +1,7 @@
 """An interpolating flow through diffrax: exact steps, and stretches of flow between them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import diffrax as dfx
@@ -231,7 +231,9 @@ def _flowing(
     controller = dfx.ConstantStepSize()
     if adapts:
         controller = _controller(method, problem, y0, last)
-        controller = controller if paces is None else Paced(controller, paces)
+        if paces is not None:
+            given = controller.rtol, controller.atol, controller.norm
+            controller = Paced(*given, controller, paces)
     solution = dfx.diffeqsolve(
         dfx.ODETerm(equation),
         solver,
@@ -313,25 +315,20 @@ def _controller(method: Any, problem: Problem, y0: Augmented, end: Scalar) -> Gu
 
 
 class Paced(dfx.AbstractAdaptiveStepSizeController):
-    """A controller none of whose steps is longer than those of `paces`."""
+    """A controller none of whose steps is longer than those of `paces`.
 
+    - `rtol`, `atol`, `norm`: those of `controller`, for diffrax's implicit solvers.
+    """
+
+    rtol: Any
+    atol: Any
+    norm: Callable[[PyTree[Array]], Scalar] = eqx.field(static=True)
     controller: Guarded
     paces: Paces
 
-    @property
-    def rtol(self):
-        return self.controller.rtol
-
-    @property
-    def atol(self):
-        return self.controller.atol
-
-    @property
-    def norm(self):
-        return self.controller.norm
-
     def wrap(self, direction):
-        return Paced(self.controller.wrap(direction), self.paces)
+        del direction  # forwards only
+        return self
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         first, state = self.controller.init(terms, t0, t1, y0, dt0, args, func, error_order)
@@ -340,10 +337,10 @@ class Paced(dfx.AbstractAdaptiveStepSizeController):
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
     ):
-        keep, next_t0, next_t1, *rest = self.controller.adapt_step_size(
+        keep, next_t0, next_t1, made_jump, state, result = self.controller.adapt_step_size(
             t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
         )
-        return keep, next_t0, self._bounded(next_t0, next_t1), *rest
+        return keep, next_t0, self._bounded(next_t0, next_t1), made_jump, state, result
 
     def _bounded(self, t0: Any, t1: Any) -> Any:
         return jnp.minimum(t1, t0 + self.paces(t0))
