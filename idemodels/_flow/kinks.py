@@ -17,6 +17,8 @@ _NEAR, _LARGEST = 1e-6, 1e-9
 _ROUNDINGS = 64.0
 # The longest step on a half-wave, as a part of it, and the shortest of these steps.
 _PART, _SHORTEST = 0.5, 0.25
+# How fast they grow away from it: where a burst rises and falls there is no half-wave yet.
+_TAIL = 0.5
 
 
 def kinks_in(
@@ -100,7 +102,7 @@ def paces_of(
                 floor = _LARGEST * largest
                 _bound(longest, part[::stride], first, begin, stride / FINE, eps, largest, floor)
                 stride *= 2
-    return coned(longest)
+    return coned(longest, _TAIL)
 
 
 def _bound(
@@ -130,8 +132,12 @@ def _bound(
         longest[on] = np.minimum(longest[on], waves[wave[on]])
 
 
-def coned(longest: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
-    """The same, and no step leads further into what is ahead than may be stepped there."""
-    at = np.arange(len(longest))
-    ahead = np.minimum.accumulate((longest + at)[::-1])[::-1]
-    return np.maximum(ahead - at, _SHORTEST)
+def coned(longest: Float[np.ndarray, " k"], slope: float = 1.0) -> Float[np.ndarray, " k"]:
+    """The same, growing by no more than `slope` a step ahead of and past where they are short.
+
+    With 1 a step leads no further into what is ahead than may be stepped there.
+    """
+    rise = slope * np.arange(len(longest))
+    ahead = np.minimum.accumulate((longest + rise)[::-1])[::-1] - rise
+    past = np.minimum.accumulate(longest - rise) + rise
+    return np.maximum(np.minimum(ahead, past), _SHORTEST)
