@@ -114,7 +114,8 @@ def work(case: Case, dtype: str, points: int) -> tuple[Record, Pair | None]:
     equation, run = jax.device_get(sides)
     compared = _compared(equation.path, run.path, again, at)
     error = np.asarray(compared.error)
-    known = case.objective, case.published, _least(case), case.model
+    of_source = case.also_published, case.curve, case.ends
+    known = case.objective, case.published, _least(case), case.model, *of_source
     pair = Pair(case.values, equation, run, at, error, *known)
     okay, result = _outcome(equation.path, run.path)
     stats = equation.path.stats

@@ -137,6 +137,9 @@ class Run(Table):
     - `method`: by default what the model needs.
     - `shift`: where on its own axis s the equation starts, its memories empty; s = 0 by default.
     - `published`: a number of the source for each case, in their order, to stand beside ours.
+    - `also_published`: further ones, by the names that the study has for them.
+    - `curve`: the source's theta at evenly spaced steps, from 0 to `steps`, where theta is a number.
+    - `ends`: steps at which another version of the source ends; marked in the figures.
     """
 
     steps: _Count
@@ -147,6 +150,9 @@ class Run(Table):
     method: dict[str, Any] | None = None
     shift: _Numbers = None
     published: _Numbers = None
+    also_published: dict[str, _Numbers] = {}
+    curve: _Numbers = None
+    ends: _Numbers = []
 
 
 def _table(kind: str, of: Callable[..., Any], numbers: Any) -> type[Table]:
