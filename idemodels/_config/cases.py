@@ -34,6 +34,7 @@ class Case:
     - `also_published`: its further numbers, by name.
     - `curve`: its theta at evenly spaced steps, from 0 to `steps`; empty where it has none.
     - `ends`: steps at which another version of the source ends.
+    - `unscaled_decay`: of the discrete run, as `optax` of a model has it.
     """
 
     values: Mapping[str, Any]
@@ -48,6 +49,7 @@ class Case:
     also_published: Mapping[str, float]
     curve: tuple[float, ...]
     ends: tuple[float, ...]
+    unscaled_decay: bool
 
     @property
     def marks(self) -> np.ndarray:
@@ -90,8 +92,11 @@ def cases_of(run: Run) -> list[Case]:
             values_shown |= {} if start is None else {"theta0": start}
             values_shown |= {} if shift is None else {"shift": shift}
             _check_shift(shift, made, method)
+            if run.unscaled_decay and isinstance(made, InterpolatingFlow):
+                text = "must be left out for a flow, whose discrete run is its own optimizer's."
+                raise Mistakes(Mistake(("unscaled_decay",), text))
             of_run = (start, run.steps, run.every, shift or 0.0)
-            of_source = (np.nan, {}, _curve(run), tuple(_listed(run.ends)))
+            of_source = (np.nan, {}, _curve(run), tuple(_listed(run.ends)), run.unscaled_decay)
             cases.append(Case(values_shown, made, made_objective, method, *of_run, *of_source))
     return _with_published(cases, run)
 

@@ -3,6 +3,7 @@ from .adam import Adam as Adam
 from .base import AbstractModel as AbstractModel
 from .decay import Decay as Decay
 from .memory_model import MemoryModel as MemoryModel
+from .nesterov import Nesterov as Nesterov
 from .rmsprop import RMSProp as RMSProp
 from .schedule import Schedule as Schedule
 from .second_order import SecondOrderAdam as SecondOrderAdam
