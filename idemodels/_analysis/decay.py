@@ -6,7 +6,7 @@ import numpy as np
 
 # Rates that are tried first.
 _GRID = 400
-# Times are sums of learning rates: what they miss a limit by, in parts of the closest two, is theirs.
+# Times are sums of learning rates: so near to a limit, in parts of the closest two, they are on it.
 _ROUNDING = 0.1
 
 
@@ -80,7 +80,7 @@ def envelope(t: np.ndarray, y: np.ndarray, width: float) -> np.ndarray:
 
 
 def since(t: np.ndarray, start: float) -> np.ndarray:
-    """Which of the times `t` are `start` or later, shape `(n,)`; one that is so but for rounding is.
+    """Which of the times `t` are `start` or later, but for rounding, shape `(n,)`.
 
     **Arguments:**
 

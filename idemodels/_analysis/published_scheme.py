@@ -94,9 +94,7 @@ def _memory(modes: list[tuple[complex, complex]], h: float, feature: np.ndarray)
     for weight, exponent in modes:
         gained = np.zeros(feature.size, np.result_type(exponent, feature))
         inner = _weights(exponent, h, -1)
-        gained[2:-1] = sum(
-            w * feature[i : feature.size - 3 + i] for i, w in enumerate(inner)
-        )
+        gained[2:-1] = sum(w * feature[i : feature.size - 3 + i] for i, w in enumerate(inner))
         gained[1] = _weights(exponent, h, 0) @ feature[:4]
         gained[-1] = _weights(exponent, h, -2) @ feature[-4:]
         kept = lfilter([1.0], [1.0, -np.exp(exponent * h)], gained)

@@ -214,9 +214,7 @@ def _with_published(cases: list[Case], run: Run) -> list[Case]:
             if len(keys) == 1:
                 cases[i] = replace(cases[i], published=x)
             else:
-                cases[i] = replace(
-                    cases[i], also_published={**cases[i].also_published, keys[1]: x}
-                )
+                cases[i] = replace(cases[i], also_published={**cases[i].also_published, keys[1]: x})
     return cases
 
 

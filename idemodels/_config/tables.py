@@ -136,12 +136,12 @@ class Run(Table):
     """The keys that describe a run: at the top of a file, or in one of its `[[runs]]`.
 
     - `method`: by default what the model needs.
-    - `unscaled_decay`: whether the discrete run's `weight_decay` is not times the learning rate; see
-        `optax` of a model.
+    - `unscaled_decay`: whether the discrete run's `weight_decay` is not times the learning rate;
+        see `optax` of a model.
     - `shift`: where on its own axis s the equation starts, its memories empty; s = 0 by default.
     - `published`: a number of the source for each case, in their order, to stand beside ours.
     - `also_published`: further ones, by the names that the study has for them.
-    - `curve`: the source's theta at evenly spaced steps, from 0 to `steps`, where theta is a number.
+    - `curve`: the source's theta, a number, at evenly spaced steps from 0 to `steps`.
     - `ends`: steps at which another version of the source ends; marked in the figures.
     """
 

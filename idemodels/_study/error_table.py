@@ -3,7 +3,7 @@
 import numpy as np
 
 from .._analysis import order
-from .base import THEIRS, Finding, colour, grouped, panels
+from .base import THEIRS, Finding, colour, grouped, panels, positive
 
 _RATE = r"learning rate $\alpha$"
 # The config's name for what the source has of the loss at the end.
@@ -31,7 +31,7 @@ def error_table(title, pairs, keys):
             ]
             shown = {"color": colour(i), "marker": ".", "linestyle": "-" if i < 7 else "--"}
             for axes, ours in zip(all_axes, columns, strict=True):
-                axes.loglog(rates, ours, **shown)
+                axes.loglog(rates, positive(ours), **shown)
             all_axes[0].plot([], [], label=group.label, **shown)
             for axes, published in zip(all_axes[1:], theirs, strict=True):
                 if np.any(np.isfinite(published)):

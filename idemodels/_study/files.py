@@ -1,5 +1,7 @@
 """The source's own curves, and a name for everything in which they differ from ours."""
 
+from itertools import pairwise
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -59,7 +61,7 @@ def _row(values, usual, shifted):
     discrete = np.interp(marks, usual.discrete.path.ts, usual.discrete.path.theta)
     chain = [np.array(usual.curve), schemes[0][rows], schemes[-1][rows]]
     chain += [on(shifted), on(usual), discrete]
-    links = [float(np.max(np.abs(a - b))) for a, b in zip(chain, chain[1:], strict=False)]
+    links = [float(np.max(np.abs(a - b))) for a, b in pairwise(chain)]
     if not inertial:
         links[1] = float("nan")  # it reads them where they belong
     far = lambda path: float(np.max(np.abs(chain[0] - path)))
@@ -94,7 +96,7 @@ def _notes(rows):
     if not rows:
         return []
     largest = max(row["left over"] for row in rows)
-    counted = {name: 0 for name in _NAMES}
+    counted = dict.fromkeys(_NAMES, 0)
     for row in rows:
         sizes = {name: row[name] for name in _NAMES if np.isfinite(row[name])}
         counted[max(sizes, key=sizes.__getitem__)] += 1
