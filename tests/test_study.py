@@ -78,7 +78,7 @@ def test_the_layer_ends_where_it_ends_but_for_rounding():
     moving = pair(np.where(K == 20, 7.0, 0.0), velocity0=1.0)
     for given, seen in ((1.0 - 1e-12, 7.0), (1.0 - 0.02, 0.0)):
         path = moving.equation.path
-        times = np.where(K == 20, given, path.times)
+        times = jnp.where(K == 20, given, path.times)
         equation = dataclasses.replace(moving.equation, path=dataclasses.replace(path, times=times))
         late = dataclasses.replace(moving, equation=equation)
         (row,) = velocity("x", [rest, late], ["learning_rate", "velocity0"]).rows

@@ -5,6 +5,7 @@ rows, the start, Euler's step, where the moments are read, and a relaxed iterati
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def published_scheme(
     return np.full(SUBSTEPS * steps + 1, np.nan)
 
 
-def _modes(b: float, inertial: bool) -> list[tuple[complex, complex]]:
+def _modes(b: float, inertial: bool) -> list[tuple[Any, Any]]:
     """A kernel as a sum of exponentials: weights and exponents. (E5), (E7)"""
     if not inertial:
         return [(1.0 - b, b - 1.0)]
@@ -86,7 +87,7 @@ def _modes(b: float, inertial: bool) -> list[tuple[complex, complex]]:
     return [((1.0 - b) / kappa, kappa - 1.0), (-(1.0 - b) / kappa, -kappa - 1.0)]
 
 
-def _memory(modes: list[tuple[complex, complex]], h: float, feature: np.ndarray) -> np.ndarray:
+def _memory(modes: list[tuple[Any, Any]], h: float, feature: np.ndarray) -> np.ndarray:
     """The memory at every row, empty at the first."""
     from scipy.signal import lfilter
 
@@ -102,7 +103,7 @@ def _memory(modes: list[tuple[complex, complex]], h: float, feature: np.ndarray)
     return total
 
 
-def _weights(exponent: complex, h: float, first: int) -> np.ndarray:
+def _weights(exponent: Any, h: float, first: int) -> np.ndarray:
     """Of a feature at four rows, the first of them `first` rows from here: what a row's end has.
 
     The integral of exp(exponent (h - u)) over u in [0, h] of the cubic through the four.

@@ -8,8 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from .._checks import check_option
 from .._kernel import AbstractMarkovKernel, Memory
 from .base import AbstractModel, as_finite, as_learning_rate, identity, valid_common
+
+
+# By the number of steps made.
+_MOMENTA = {"growing": lambda k: k / (k + 3.0), "constant": lambda k: jnp.full_like(k, 0.9)}
 
 
 class Nesterov(AbstractModel):
@@ -24,20 +29,21 @@ class Nesterov(AbstractModel):
     **Arguments:**
 
     - `learning_rate`: a positive scalar per step; the equation is that of a constant one.
-    - `momentum`: of the discrete twin: k/(k + 3) if `None`, whose limit the equation is; or a
-        constant, as the prototype has it.
+    - `momentum`: of the discrete twin: `"growing"`, k/(k + 3), whose limit the equation is; or
+        `"constant"`, 0.9, as the prototype has it.
 
-    **Raises:** `ValueError` for a learning rate that is not positive, or no finite momentum.
+    **Raises:** `ValueError` for a learning rate that is not positive, or another momentum.
     """
 
     learning_rate: Any
-    momentum: Any
+    momentum: str = eqx.field(static=True)
     l2: Any
     weight_decay: Any
 
-    def __init__(self, learning_rate: Any, momentum: Any = None):
+    def __init__(self, learning_rate: Any, momentum: str = "growing"):
         self.learning_rate = as_learning_rate(learning_rate)
-        self.momentum = None if momentum is None else as_finite(momentum, "momentum")
+        check_option(momentum, "momentum", tuple(_MOMENTA))
+        self.momentum = momentum
         self.l2 = as_finite(0.0, "l2")
         self.weight_decay = as_finite(0.0, "weight_decay")
 
@@ -63,10 +69,7 @@ class Nesterov(AbstractModel):
 
     def scale_by(self):
         """**Returns:** the accelerated step, of the points at which gradients are taken."""
-        if self.momentum is None:
-            return _accelerated(lambda k: k / (k + 3.0))
-        momentum = self.momentum
-        return _accelerated(lambda k: momentum + 0.0 * k)
+        return _accelerated(_MOMENTA[self.momentum])
 
     def valid(self):
         return valid_common(self)

@@ -33,7 +33,9 @@ def files(title, pairs, keys):
         axes.semilogy(
             at,
             positive(np.array([row["to the equation"] for row in rows])),
-            color="0.35",
+            "_",
+            color="black",
+            markersize=11,
             label="their curve to the equation from s = 0",
         )
         for i, (name, marker) in enumerate(zip(_NAMES, "xs^ov", strict=True)):
@@ -85,6 +87,8 @@ def _words(row):
     objective = row["objective"].partition("(")[2].removesuffix(")").replace(".0", "")
     first = [objective, f"$\\theta_0$={row['theta0']:g}"] if row.get("theta0") else [objective]
     words = [*first, rf"$\alpha$={row['learning_rate']:g}"]
+    if "b1" in row and row["b1"] != 0.99:
+        words.append(f"$b$={row['b1']:g}, {row['b2']:g}")
     if isinstance(row.get("velocity0"), float | int):
         words.append(rf"$\dot\theta_0$={row['velocity0']:g}")
     else:
