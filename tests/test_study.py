@@ -147,11 +147,12 @@ def test_what_lies_between_a_curve_of_the_source_and_the_discrete_run_has_names(
     model, objective = Adam(0.01, 0.99, 0.999), TiltedDoubleWell(1.5)
     theirs = published_scheme(model, lambda x: 2 * (x - 1) + 6 * x * (x * x - 1), -1.5, steps)
     run = run_discrete(model, objective, -1.5, steps)
-    ends = [Side(jax.device_get(run), None)] * 2
-    known = np.arange(steps + 1), np.zeros(steps + 1), objective, np.nan, 0.0, model
+    end = Side(jax.device_get(run), None)
     curve = tuple(theirs[5 * marks] + 1e-7)
     values = {"model": "adam", "learning_rate": 0.01, "objective": "tilted_double_well(c=1.5)"}
-    cases = [Pair({**values, "shift": x}, *ends, *known, {}, curve) for x in (0.0, 1.0)]
+    at, error = np.arange(steps + 1), np.zeros(steps + 1)
+    usual = Pair(values, end, end, at, error, objective, model=model, curve=curve)
+    cases = [named(usual, shift=x) for x in (0.0, 1.0)]
     (row,) = files("x", cases, ["shift"]).rows
     assert row["left over"] == pytest.approx(1e-7, rel=1e-3)
     assert np.isnan(row["moments ahead"])

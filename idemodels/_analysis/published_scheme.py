@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .._model import AbstractModel, SecondOrderAdam
+from .._model import Adam, SecondOrderAdam
 
 # Rows per optimizer step.
 SUBSTEPS = 5
@@ -22,7 +22,7 @@ _APART = 1e-4
 
 
 def published_scheme(
-    model: AbstractModel,
+    model: Adam | SecondOrderAdam,
     gradient: Callable[[np.ndarray], np.ndarray],
     theta0: float,
     steps: int,
@@ -45,11 +45,12 @@ def published_scheme(
     **Returns:** theta at the rows 0 to 5 `steps`; NaN if the iteration does not converge.
     """
     h, inertial = 1.0 / SUBSTEPS, isinstance(model, SecondOrderAdam)
+    velocity0 = float(model.velocity0) if isinstance(model, SecondOrderAdam) else 0.0
     rows = SUBSTEPS * (steps + 2) + 1  # the last ones have nothing ahead of them
     s = start + h * np.arange(rows)
     alpha = float(model.learning_rate)
-    b1, b2 = float(model.b1), float(model.b2)  # pyright: ignore[reportAttributeAccessIssue]
-    eps = float(model.eps)  # pyright: ignore[reportAttributeAccessIssue]
+    b1, b2 = float(model.b1), float(model.b2)
+    eps = float(model.eps)
     kernels = [_modes(b, inertial) for b in (b1, b2)]
     safe = np.where(s > 0, s, 1.0)
     first, second = (-np.expm1(safe * np.log(b)) for b in (b1, b2))
@@ -62,7 +63,7 @@ def published_scheme(
         if not inertial:
             return theta0 - alpha * h * _before(direction)
         # u' = -2 (u + direction), u being theta' / alpha
-        velocity = _filtered(1.0 - 2.0 * h, -2.0 * h * direction[read], float(model.velocity0))
+        velocity = _filtered(1.0 - 2.0 * h, -2.0 * h * direction[read], velocity0)
         return theta0 + alpha * h * _before(velocity)
 
     theta, relaxation, last = np.full(rows, float(theta0)), _RELAXATION, np.inf

@@ -202,7 +202,9 @@ def _check_shift(shift: Any, model: Any, method: AbstractMethod) -> None:
 
 
 def _with_published(cases: list[Case], run: Run) -> list[Case]:
-    named = {("also_published", name): x for name, x in run.also_published.items()}
+    named: dict[tuple[str, ...], Any] = {
+        ("also_published", name): x for name, x in run.also_published.items()
+    }
     if run.published is not None:
         named[("published",)] = run.published
     for keys, published in named.items():

@@ -12,7 +12,6 @@ from .._checks import check_option
 from .._kernel import AbstractMarkovKernel, Memory
 from .base import AbstractModel, as_finite, as_learning_rate, identity, valid_common
 
-
 # By the number of steps made.
 _MOMENTA = {"growing": lambda k: k / (k + 3.0), "constant": lambda k: jnp.full_like(k, 0.9)}
 

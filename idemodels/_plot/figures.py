@@ -89,7 +89,7 @@ def curve_with(grid: Grid) -> Any:
             )
             shown.append(points[np.isfinite(points)])
             path = pair.discrete.path
-            _mark(axes, np.interp(pair.ends, path.ts, path.times))
+            _mark(axes, np.interp(pair.ends, path.ts, np.asarray(path.times)))
         axes.set_xlabel(_TIME)
         axes.set_ylabel(quantity.name)
         if quantity.log and shown and _spans_decades(np.concatenate(shown)):

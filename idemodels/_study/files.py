@@ -100,10 +100,11 @@ def _notes(rows):
     if not rows:
         return []
     largest = max(row["left over"] for row in rows)
-    counted = dict.fromkeys(_NAMES, 0)
+    counted: dict[str, int] = dict.fromkeys(_NAMES, 0)
     for row in rows:
         sizes = {name: row[name] for name in _NAMES if np.isfinite(row[name])}
-        counted[max(sizes, key=sizes.__getitem__)] += 1
+        largest_part = max(sizes, key=lambda name: sizes[name])
+        counted[largest_part] += 1
     most = ", ".join(f"{name} ({n})" for name, n in counted.items() if n)
     return [
         f"A scheme like theirs repeats each of the {len(rows)} curves to {largest:.1e}.",
