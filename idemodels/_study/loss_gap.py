@@ -19,7 +19,7 @@ _PUBLISHED = {
 def loss_gap(title, pairs, keys):
     """Both paths of each case; a fit, and a bound as the authors make it, from t = 1 on."""
     del keys
-    rows = []
+    rows, pairs = [], sorted(pairs, key=lambda pair: pair.values["learning_rate"])
     with panels(title, len(pairs)) as (figure, all_axes):
         for axes, pair in zip(all_axes, pairs, strict=True):
             sides = {"equation": pair.equation, "discrete run": pair.discrete}
