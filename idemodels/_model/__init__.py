@@ -4,6 +4,7 @@ from .base import AbstractModel as AbstractModel
 from .breakpoints import breakpoints_of as breakpoints_of
 from .decay import Decay as Decay
 from .memory_model import MemoryModel as MemoryModel
+from .nesterov import Nesterov as Nesterov
 from .rmsprop import RMSProp as RMSProp
 from .schedule import (
     Schedule as Schedule,
