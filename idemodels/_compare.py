@@ -87,14 +87,14 @@ def compare(
     if recheck is not None:
         _check(continuous, recheck, "recheck")
         solver_error = jnp.max(_distance(continuous.theta, recheck.theta))
-    if solver_error is not None and is_concrete((solver_error, error)):
-        if solver_error > 0.1 * error[worst]:
-            warnings.warn(
-                f"The solver's error, {float(solver_error):.1e}, exceeds a tenth of the distance "
-                f"between equation and discrete run, {float(error[worst]):.1e}: what is measured "
-                "is not the model's error. Lower `rtol` and `atol`.",
-                stacklevel=2,
-            )
+    known = solver_error is not None and is_concrete((solver_error, error))
+    if known and solver_error > 0.1 * error[worst]:
+        warnings.warn(
+            f"The solver's error, {float(solver_error):.1e}, exceeds a tenth of the distance "
+            f"between equation and discrete run, {float(error[worst]):.1e}: what is measured is not "
+            "the model's error. Lower `rtol` and `atol`.",
+            stacklevel=2,
+        )
     return Comparison(
         continuous.ts,
         error,
