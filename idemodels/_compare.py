@@ -91,8 +91,8 @@ def compare(
     if known and solver_error > 0.1 * error[worst]:
         warnings.warn(
             f"The solver's error, {float(solver_error):.1e}, exceeds a tenth of the distance "
-            f"between equation and discrete run, {float(error[worst]):.1e}: what is measured is not "
-            "the model's error. Lower `rtol` and `atol`.",
+            f"between equation and discrete run, {float(error[worst]):.1e}: what is measured is "
+            "not the model's error. Lower `rtol` and `atol`.",
             stacklevel=2,
         )
     return Comparison(
