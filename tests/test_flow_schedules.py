@@ -303,9 +303,13 @@ def figures(optimizer, name, rtol):
 @pytest.mark.parametrize("optimizer", TX)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_path_is_that_of_the_flow_and_near_the_run(name, optimizer, rtol):
-    own, apart, told, _ = figures(optimizer, name, rtol)
-    assert own <= 10 * rtol
-    # the flow of order 2 is not that of the run where a wave has few steps, and says so
+    own, apart, told, path = figures(optimizer, name, rtol)
     wave = SCHEDULES[name][2]
-    assert apart <= 10 * rtol + 1e-4 or (told and wave is not None and wave <= 5)
-    assert told == (wave is not None and wave <= 7)
+    # tolerances are parts of theta: in a burst those of some steps add up
+    theta = np.asarray(path.theta)
+    part = np.max(np.abs(theta)) / np.ptp(theta) if name == "bump" else 1.0
+    assert own <= 10 * rtol * part
+    # the flow of order 2 is not the run where a wave has few steps: below 8 it says so
+    swings = wave is not None and wave < 30
+    assert apart <= 10 * rtol + (7e-3 if swings else 1e-4)
+    assert told == (wave is not None and wave < 8)
