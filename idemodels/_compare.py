@@ -37,7 +37,8 @@ class Comparison(eqx.Module):
     - `max_error`: its maximum. `at`: the step where that is.
     - `relative_error`: `max_error` over the discrete run's way, max |theta - theta0|.
     - `loss_gap`: the equation's loss minus the discrete one, `(T,)`; `None` without losses.
-    - `moments`: dict from name to [`idemodels.Difference`][], for the moments that both have.
+    - `moments`: dict from name to [`idemodels.Difference`][], for the moments that both have, of
+        the same structure.
     - `solver_error`: how far a second solve is away; `None` if there was none.
     """
 
@@ -56,6 +57,9 @@ def compare(
 ) -> Comparison:
     """Compares theta, loss and every common moment, step by step.
 
+    Arrays belong together that have the same path in the pytrees, such as `theta['w']`, whatever
+    the pytrees' own types. Where their types differ, the wider one is computed in.
+
     **Arguments:**
 
     - `continuous`, `discrete`: trajectories on the same `ts`, of parameters of the same structure.
@@ -70,16 +74,16 @@ def compare(
     """
     _check(continuous, discrete, "discrete")
     error = _distance(continuous.theta, discrete.theta)
-    start = jax.tree.map(lambda x: x[:1], _floating(discrete.theta))
-    way = _distance(_floating(discrete.theta), start)
+    first = lambda x: x[:1] if eqx.is_inexact_array(x) else x
+    way = _distance(discrete.theta, jax.tree.map(first, discrete.theta))
     worst = jnp.argmax(error)
     loss_gap = None
     if continuous.loss is not None and discrete.loss is not None:
-        loss_gap = continuous.loss - discrete.loss
+        loss_gap = _minus(continuous.loss, discrete.loss)
     moments = {
-        name: Difference(_distance(continuous.moments[name], discrete.moments[name]))
-        for name in continuous.moments
-        if name in discrete.moments
+        name: Difference(_distance(moment, discrete.moments[name]))
+        for name, moment in continuous.moments.items()
+        if name in discrete.moments and not _apart(name, moment, discrete.moments[name])
     }
     solver_error = None
     if recheck is not None:
@@ -123,22 +127,39 @@ def _check(a: Trajectory, b: Trajectory, name: str) -> None:
                 f"Arguments `continuous` and `{name}` must be known at the same steps `ts`, but "
                 f"have {ts[k]} and {others[k]} at index {k}. Solve with `ts={name}.ts`."
             )
-    shapes = lambda t: jax.tree.map(jnp.shape, _floating(t.theta))
-    if shapes(a) != shapes(b):
+    apart = _apart("theta", a.theta, b.theta, name)
+    if apart is not None:
         raise ValueError(
             f"Arguments `continuous` and `{name}` must have parameters of the same structure, but "
-            f"have {shapes(a)} and {shapes(b)}."
+            f"{apart}."
         )
 
 
-def _floating(tree: PyTree[Any]) -> PyTree[Any]:
-    return eqx.filter(tree, eqx.is_inexact_array)
+def _apart(name: str, a: PyTree[Any], b: PyTree[Any], second: str = "discrete") -> str | None:
+    """The first difference in the paths or shapes of two pytrees called `name`, in words."""
+    ours, theirs = _by_path(a), _by_path(b)
+    for path in [*ours, *theirs]:
+        if path not in ours or path not in theirs:
+            return f"only `{'continuous' if path in ours else second}` has {name}{path}"
+        shapes = ours[path].shape, theirs[path].shape
+        if shapes[0] != shapes[1]:
+            return f"{name}{path} has the shapes {shapes[0]} and {shapes[1]}"
+    return None
+
+
+def _by_path(tree: PyTree[Any]) -> dict[str, Any]:
+    """The floating arrays; two structures may be unequal that have the same paths."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): x for path, x in leaves if eqx.is_inexact_array(x)}
+
+
+def _minus(a: Any, b: Any) -> Any:
+    with jax.numpy_dtype_promotion("standard"):
+        return a - b
 
 
 def _distance(a: PyTree[Any], b: PyTree[Any]) -> Path:
-    def leaf(a, b):
-        rows = jnp.abs(a - b).reshape(a.shape[0], -1)
-        return jnp.max(rows, axis=1, initial=0.0)
-
-    leaves = jax.tree.leaves(jax.tree.map(leaf, _floating(a), _floating(b)))
-    return jnp.max(jnp.stack(leaves), axis=0)
+    others = _by_path(b)
+    rows = [jnp.abs(_minus(x, others[path])).reshape(len(x), -1) for path, x in _by_path(a).items()]
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.max(jnp.stack([jnp.max(row, axis=1, initial=0.0) for row in rows]), axis=0)

@@ -35,7 +35,8 @@ def run_discrete(
     **Arguments:**
 
     - `model`: a model or a flow, whose `.optax()` is run, or any `optax.GradientTransformation`.
-    - `objective`, `theta0`, `args`: as for [`idemodels.solve`][].
+    - `objective`, `theta0`, `args`: as for [`idemodels.solve`][], but that half precision stays
+        what it is: parameters move in the widest of their own types.
     - `steps`: how many steps to make, not negative.
     - `ts`: which iterates to keep: integers from 0 to `steps`, increasing, known (not traced);
         all if `None`.
@@ -51,13 +52,32 @@ def run_discrete(
     kinds = (AbstractModel, InterpolatingFlow, optax.GradientTransformation)
     wanted = "a model such as `idemodels.Adam(0.1)`, or an optax transformation"
     check_model(model, kinds, wanted)  # pyright: ignore[reportArgumentType]
-    theta, rest = as_parameters(theta0)
+    theta, rest = as_parameters(theta0, half=True)
     check_objective(objective, eqx.combine(theta, rest), args)
     marks = marks_of(steps, ts)
-    dtype = dtype_of(theta)
     if isinstance(model, AbstractModel | InterpolatingFlow):
-        model = cast(model, dtype)
+        model = _hyperparameters(model, dtype_of(theta))
     return _run(model, objective, theta, rest, marks, args, save)
+
+
+def _hyperparameters(model: Any, dtype: Any) -> Any:
+    """A model for parameters of `dtype`.
+
+    In half precision b2 = 0.999 is 1, and eps = 1e-8 may be 0. There known hyperparameters are what
+    Python's numbers are to optax: in single precision, without a say in what type the result has.
+    """
+
+    def leaf(x):
+        if eqx.is_inexact_array(x) and x.ndim == 0 and is_concrete(x):
+            return jnp.asarray(float(x))
+        return cast(x, dtype)
+
+    return cast(model, dtype) if dtype == _counted_in(dtype) else jax.tree.map(leaf, model)
+
+
+def _counted_in(dtype: Any) -> Any:
+    """The type of the steps s beside parameters of `dtype`: 257 is no number of bfloat16."""
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
 def _run(model, objective, theta, rest, marks, args, save) -> Trajectory:
@@ -67,7 +87,7 @@ def _run(model, objective, theta, rest, marks, args, save) -> Trajectory:
     plan = _Plan(jnp.asarray(gaps), longest, bool(np.all(gaps == longest)), from_start)
     given = () if args is None else (args,)
     kept, moments, loss, bad = _scan(model, objective, theta, rest, plan, given, save)
-    ts = jnp.asarray(marks, dtype_of(theta))
+    ts = jnp.asarray(marks, _counted_in(dtype_of(theta)))
     if save is None:
         kept = eqx.combine(kept, rest)
     times = integrated_rate(model.alpha, ts) if isinstance(model, AbstractModel) else None
@@ -111,7 +131,7 @@ def _scan(model, objective, theta0, rest, plan, given, save):
         moments = moments_from_optax(opt_state, own)
         if save is None:
             return theta, moments, None
-        s = made.astype(dtype_of(theta))
+        s = made.astype(_counted_in(dtype_of(theta)))
         saved = save(s, eqx.combine(theta, rest), moments)
         return jax.tree.map(jnp.asarray, saved), {}, loss_of(theta)
 

@@ -59,7 +59,8 @@ def solve(
     - `model`: an optimizer, such as [`idemodels.Adam`][], or an [`idemodels.InterpolatingFlow`][].
     - `objective`: `objective(theta)`, or `objective(theta, args)` when `args` is given, returning
         a scalar. Pass data as `args`, or as fields of an `eqx.Module`.
-    - `theta0`: any pytree. Its floating arrays move, in the widest of their types; every other
+    - `theta0`: any pytree. Its floating arrays move, in the widest of their types and float32, so
+        that parameters in half precision (bfloat16, float16) have a path in single; every other
         leaf is held fixed. A number alone will do.
     - `ts`: where the path is wanted, in optimizer steps: shape `(T,)`, increasing, from 0, or from
         `state0.s`. Not where the solver steps.
