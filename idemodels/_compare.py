@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ._checks import is_concrete
+from ._checks import by_name, first_difference, is_concrete
 from ._results import Trajectory
 from ._types import Path, Scalar
 
@@ -74,8 +74,7 @@ def compare(
     """
     _check(continuous, discrete, "discrete")
     error = _distance(continuous.theta, discrete.theta)
-    first = lambda x: x[:1] if eqx.is_inexact_array(x) else x
-    way = _distance(discrete.theta, jax.tree.map(first, discrete.theta))
+    way = _distance(discrete.theta, jax.tree.map(lambda x: x[:1], _floating(discrete.theta)))
     worst = jnp.argmax(error)
     loss_gap = None
     if continuous.loss is not None and discrete.loss is not None:
@@ -83,7 +82,7 @@ def compare(
     moments = {
         name: Difference(_distance(moment, discrete.moments[name]))
         for name, moment in continuous.moments.items()
-        if name in discrete.moments and not _apart(name, moment, discrete.moments[name])
+        if name in discrete.moments and _alike(moment, discrete.moments[name])
     }
     solver_error = None
     if recheck is not None:
@@ -127,7 +126,8 @@ def _check(a: Trajectory, b: Trajectory, name: str) -> None:
                 f"Arguments `continuous` and `{name}` must be known at the same steps `ts`, but "
                 f"have {ts[k]} and {others[k]} at index {k}. Solve with `ts={name}.ts`."
             )
-    apart = _apart("theta", a.theta, b.theta, name)
+    sides = "`continuous`", f"`{name}`"
+    apart = first_difference("theta", _floating(a.theta), _floating(b.theta), sides)
     if apart is not None:
         raise ValueError(
             f"Arguments `continuous` and `{name}` must have parameters of the same structure, but "
@@ -135,22 +135,12 @@ def _check(a: Trajectory, b: Trajectory, name: str) -> None:
         )
 
 
-def _apart(name: str, a: PyTree[Any], b: PyTree[Any], second: str = "discrete") -> str | None:
-    """The first difference in the paths or shapes of two pytrees called `name`, in words."""
-    ours, theirs = _by_path(a), _by_path(b)
-    for path in [*ours, *theirs]:
-        if path not in ours or path not in theirs:
-            return f"only `{'continuous' if path in ours else second}` has {name}{path}"
-        shapes = ours[path].shape, theirs[path].shape
-        if shapes[0] != shapes[1]:
-            return f"{name}{path} has the shapes {shapes[0]} and {shapes[1]}"
-    return None
+def _alike(a: PyTree[Any], b: PyTree[Any]) -> bool:
+    return first_difference("", _floating(a), _floating(b), ("", "")) is None
 
 
-def _by_path(tree: PyTree[Any]) -> dict[str, Any]:
-    """The floating arrays; two structures may be unequal that have the same paths."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): x for path, x in leaves if eqx.is_inexact_array(x)}
+def _floating(tree: PyTree[Any]) -> PyTree[Any]:
+    return jax.tree.map(lambda x: x if eqx.is_inexact_array(x) else None, tree)
 
 
 def _minus(a: Any, b: Any) -> Any:
@@ -159,7 +149,7 @@ def _minus(a: Any, b: Any) -> Any:
 
 
 def _distance(a: PyTree[Any], b: PyTree[Any]) -> Path:
-    others = _by_path(b)
-    rows = [jnp.abs(_minus(x, others[path])).reshape(len(x), -1) for path, x in _by_path(a).items()]
+    ours, theirs = by_name(_floating(a)), by_name(_floating(b))
+    rows = [jnp.abs(_minus(x, theirs[name])).reshape(len(x), -1) for name, x in ours.items()]
     with jax.numpy_dtype_promotion("standard"):
         return jnp.max(jnp.stack([jnp.max(row, axis=1, initial=0.0) for row in rows]), axis=0)
