@@ -18,6 +18,7 @@ from ._flow import FlowEquation, InterpolatingFlow, by_path
 from ._flow_report import looked_at, with_model_error
 from ._method import AbstractMethod, FixedPoint, History, Markov
 from ._method.base import Answer, Problem, describe, is_advanced
+from ._method.rodas5p import IMPLICIT_PARAMETERS
 from ._model import AbstractModel
 from ._optax_state import first_of, memories_in
 from ._parameters import as_parameters, check_model, check_objective
@@ -29,6 +30,7 @@ from ._results import (
     is_okay,
     losses,
 )
+from ._second import has_forward, has_jacobian, no_derivative
 from ._types import Moments, Objective, Path, Scalar, Theta
 
 # In the order in which they are tried where the user names none.
@@ -58,7 +60,8 @@ def solve(
 
     - `model`: an optimizer, such as [`idemodels.Adam`][], or an [`idemodels.InterpolatingFlow`][].
     - `objective`: `objective(theta)`, or `objective(theta, args)` when `args` is given, returning
-        a scalar. Pass data as `args`, or as fields of an `eqx.Module`.
+        a scalar. Pass data as `args`, or as fields of an `eqx.Module`. Its derivative may be its
+        own, by `jax.custom_vjp`: no method of `method=None` needs forward mode.
     - `theta0`: any pytree. Its floating arrays move, in the widest of their types and float32, so
         that parameters in half precision (bfloat16, float16) have a path in single; every other
         leaf is held fixed. A number alone will do.
@@ -84,7 +87,8 @@ def solve(
 
     **Raises:** `ValueError` for an argument that is not as above, or a gradient that is not finite
     at `theta0`; `RuntimeError` with advice if the solve fails and `throw` is set; `TypeError` or
-    `RuntimeError` where it is differentiated in the mode that `adjoint` does not do.
+    `RuntimeError` where it is differentiated in the mode that `adjoint` does not do; `TypeError`
+    where the objective has not the derivatives that `adjoint` or the method asks for.
     """
     check_model(model, MODELS, "a model such as `idemodels.Adam(0.1)`, or a flow")
     method = default_method(model) if method is None else method
@@ -132,11 +136,16 @@ def _answer(method: AbstractMethod, problem: Problem, adjoint: Any) -> Answer:
     """What the method finds; the wrong way to differentiate it is told by name.
 
     **Raises:** `TypeError` in forward mode, and `RuntimeError` in reverse mode, where `adjoint`
-    does the other only.
+    does the other only; `TypeError` where the objective has no derivative that is asked for.
     """
     try:
         answer = method.run(problem, adjoint)
-    except TypeError as e:
+    except (TypeError, ValueError, NotImplementedError) as e:
+        if not no_derivative(e):
+            raise
+        gradient = lambda theta: problem.equation.gradient(theta, problem.y0.fixed)
+        if not has_forward(gradient, problem.y0.theta):
+            raise TypeError(_NO_FORWARD.format(str(e).splitlines()[0])) from None
         if "custom_vjp" not in str(e):
             raise
         found = "None" if adjoint is None else f"diffrax.{type(adjoint).__name__}()"
@@ -150,6 +159,12 @@ def _answer(method: AbstractMethod, problem: Problem, adjoint: Any) -> Answer:
     return answer
 
 
+_NO_FORWARD = (
+    "Argument `objective` must have a gradient with forward mode (jvp), for derivatives of the "
+    "path by it and for solvers with Jacobians, but has none: {} Differentiate in reverse mode "
+    "with `adjoint=None`, take a method that needs none, `idemodels.Markov()` or one with an "
+    "explicit solver, or write the objective's rule as a `jax.custom_jvp`."
+)
 _FORWARD_ONLY = (
     "Argument `adjoint` must be one for reverse mode (grad, vjp, jacrev), but is "
     "diffrax.ForwardMode(), which does forward mode only. Pass `adjoint=None`; for a Hessian take "
@@ -194,7 +209,11 @@ def prepare(equation: Equation | FlowEquation, theta, state0, ts, valid, save) -
             y0 = dataclasses.replace(y0, velocity=velocity)
     g0 = equation.gradient(y0.theta, y0.fixed)
     valid = valid & all_finite(g0) & equation.model.valid()
-    return Problem(equation, y0, g0, ts, _Keep(equation, save), valid)
+    problem = Problem(equation, y0, g0, ts, _Keep(equation, save), valid)
+    if isinstance(equation, FlowEquation) or problem.parameters > IMPLICIT_PARAMETERS:
+        return problem
+    curved = has_jacobian(lambda theta: equation.gradient(theta, y0.fixed), y0.theta)
+    return dataclasses.replace(problem, curved=curved)
 
 
 def _taken(name: str, given: PyTree[Any], like: PyTree[Array]) -> PyTree[Array]:

@@ -25,6 +25,8 @@ class Problem(eqx.Module):
     - `keep`: `keep(s, y, moments)`, what is wanted there; a pytree of arrays. Without `moments`
         they are read off the states in `y`.
     - `valid`: where it is False nothing is to be computed.
+    - `curved`: whether the gradient has derivatives itself; not asked for many parameters, where
+        no method takes them.
     """
 
     equation: Any
@@ -33,6 +35,7 @@ class Problem(eqx.Module):
     ts: Path
     keep: Callable[..., PyTree[Array]]
     valid: Flag
+    curved: bool = eqx.field(static=True, default=True)
 
     @property
     def parameters(self) -> int:
