@@ -143,7 +143,7 @@ class Trajectory(eqx.Module):
         as_arrays = lambda x: jnp.asarray(x) if eqx.is_inexact_array_like(x) else x
         theta = jax.tree.map(as_arrays, theta)
         moments = {name: jax.tree.map(as_arrays, m) for name, m in (moments or {}).items()}
-        for leaf in jax.tree.leaves(eqx.filter((theta, moments), eqx.is_inexact_array)):
+        for leaf in filter(eqx.is_inexact_array, jax.tree.leaves((theta, moments))):
             if jnp.ndim(leaf) == 0 or leaf.shape[0] != ts.size:
                 raise ValueError(
                     f"Arguments `theta` and `moments` must have a leading axis of {ts.size}, the "

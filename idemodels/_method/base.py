@@ -27,6 +27,8 @@ class Problem(eqx.Module):
     - `valid`: where it is False nothing is to be computed.
     - `breakpoints`: steps at which the right-hand side jumps or has a kink in s: increasing, padded
         with infinity; of length 0 where the learning rate is a constant and nobody told of any.
+    - `curved`: whether the gradient has derivatives itself; not asked for many parameters, where
+        no method takes them.
     """
 
     equation: Any
@@ -36,6 +38,7 @@ class Problem(eqx.Module):
     keep: Callable[..., PyTree[Array]]
     valid: Flag
     breakpoints: Float[Array, " b"]
+    curved: bool = eqx.field(static=True, default=True)
 
     @property
     def parameters(self) -> int:

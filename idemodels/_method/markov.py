@@ -71,8 +71,9 @@ class Markov(AbstractMethod):
     [`idemodels.ExponentialMultistep`][], of order 3 to 6 as `rtol` asks, or, where there is
     inertia, the Runge-Kutta method; and where that would take thousands of steps because the path
     has become stiff (past convergence, mostly) or a memory forgets within a hundredth of a step, an
-    implicit one to the end. It is the linearly implicit Rodas5P up to 32 parameters; beyond,
-    [`idemodels.QuasiNewtonBDF`][], which takes no Hessian. As no derivative is taken through that,
+    implicit one to the end. It is the linearly implicit Rodas5P up to 32 parameters; beyond, or
+    where the objective has no second derivatives, [`idemodels.QuasiNewtonBDF`][], which takes no
+    Hessian. As no derivative is taken through that,
     it takes over only in a call that is neither traced nor differentiated, and where rounding
     leaves room: in double precision.
     `stats["implicit_from"]` tells from where.
@@ -200,7 +201,7 @@ class Markov(AbstractMethod):
         """
         if self.solver is not None:
             return None
-        if problem.parameters <= IMPLICIT_PARAMETERS:
+        if problem.parameters <= IMPLICIT_PARAMETERS and problem.curved:
             return Rodas5P()
         eps = float(jnp.finfo(problem.ts.dtype).eps)
         able = not problem.equation.model.inertial and eps <= _RESOLVED * self.rtol
