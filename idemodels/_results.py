@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from ._lost import without_derivative
 from ._types import Moments, Path, Theta
 
 # Of the learning rate's integral: panels at least, and Gauss's nodes in each.
@@ -201,30 +202,18 @@ def integrated_rate(alpha: Any, ts: Path, edges: Any = None) -> Path:
     return total[jnp.searchsorted(ends, ts)]
 
 
-def fill_past(kept: Any, tree: PyTree[Array]) -> PyTree[Array]:
-    """NaN in every row that is not `kept` (shape `(T,)`), and in its derivative."""
+def fill_past(kept: Any, tree: PyTree[Array], given: PyTree[Any]) -> PyTree[Array]:
+    """NaN in every row that is not `kept` (shape `(T,)`), and in its derivatives in `given`."""
+    unknown = jnp.nan + without_derivative(given)
 
     def leaf(x):
         if not jnp.issubdtype(x.dtype, jnp.inexact):
             return x
-        return _or_nan(x, kept.reshape((-1,) + (1,) * (x.ndim - 1)))
+        return jnp.where(
+            kept.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.asarray(unknown, x.dtype)
+        )
 
     return jax.tree.map(leaf, tree)
-
-
-@jax.custom_jvp
-def _or_nan(x: Array, kept: Bool[Array, "..."]) -> Array:
-    """`x` where `kept`, else NaN."""
-    return jnp.where(kept, x, jnp.nan)
-
-
-@_or_nan.defjvp
-def _or_nan_jvp(primals: Any, tangents: Any) -> Any:
-    (x, kept), (of_x, _) = primals, tangents
-    forwards = lambda kept, of_x: jnp.where(kept, of_x, jnp.nan)
-    # a row that nobody uses, such as that of a lane that is left out, must not spoil the others
-    lost = lambda kept, of_y: jnp.where(kept | (of_y == 0), jnp.where(kept, of_y, 0.0), jnp.nan)
-    return _or_nan(x, kept), jax.custom_derivatives.linear_call(forwards, lost, kept, of_x)
 
 
 def losses(objective: Any, thetas: PyTree[Array]) -> Float[Array, " t"]:

@@ -246,7 +246,8 @@ def _taken(name: str, given: PyTree[Any], like: PyTree[Array]) -> PyTree[Array]:
 def _finish(problem: Problem, answer: Answer) -> tuple[Any, ...]:
     equation, kept, ts = problem.equation, answer.kept, problem.ts
     rows = (ts <= answer.s) & problem.valid
-    kept = fill_past(rows, kept)
+    given = equation, problem.y0, ts
+    kept = fill_past(rows, kept, given)
     times = equation.times(ts, problem.breakpoints)
     if "saved" in kept:
         return times, kept["saved"], kept["loss"], None, answer.y

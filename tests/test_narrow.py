@@ -77,15 +77,14 @@ def test_the_derivative_of_a_failed_lane_is_not_a_number():
     assert np.isfinite(slopes[0])
     assert slopes[0] != 0
     assert np.isnan(slopes[1])
-    (unused,) = back(jnp.zeros_like(theta).at[0, -1].set(1.0))
-    assert unused[1] == 0  # a lane that is left out spoils nothing
 
 
 def test_compare_warns_of_a_solver_that_is_too_coarse():
     ts = np.arange(0.0, 1001.0, 100.0)
-    model, run = ide.Adam(0.001), None
+    model = ide.Adam(0.001)
     run = ide.run_discrete(model, ide.Quadratic(), 1.0, 1000, ts=ts.astype(int))
-    coarse = ide.solve(model, ide.Quadratic(), 1.0, ts, method=ide.Markov(rtol=0.3, atol=0.3))
+    rough = ide.Markov(diffrax.Tsit5(), rtol=0.03, atol=0.03)
+    coarse = ide.solve(model, ide.Quadratic(), 1.0, ts, method=rough)
     with pytest.warns(UserWarning, match="The solver's error, .* exceeds a tenth"):
         ide.compare(coarse, run)
     path = ide.solve(model, ide.Quadratic(), 1.0, ts)
@@ -94,7 +93,7 @@ def test_compare_warns_of_a_solver_that_is_too_coarse():
     assert float(ide.compare(path, tight).max_error) < float(estimate)
 
 
-@pytest.mark.parametrize("given", [0, -1.0, np.nan, "1"])
+@pytest.mark.parametrize("given", [0.0, -1.0, np.nan])
 def test_max_step_is_checked(given):
     with pytest.raises(ValueError, match="Argument `max_step` must be a positive number"):
         ide.Markov(max_step=given)

@@ -32,9 +32,9 @@ _GROWTH = 3.0
 # equation one of them holds with the past of a multistep method.
 _ROOM, _FEWEST, _MOST, _STATES = 2**28, 16, 4096, 4
 # What a step reports is the error of the cruder one of two formulas, and errors cancel. Measured on
-# nine problems at rtol 1e-3 to 1e-6: .4 to .9 % remain of the multistep method's, 4 to 17 % of a
+# ten problems at rtol 1e-3 to 1e-6: .4 to 3 % remain of the multistep method's, 4 to 17 % of a
 # Runge-Kutta pair's.
-_MULTISTEP, _OTHERS = 0.02, 0.3
+_MULTISTEP, _OTHERS = 0.05, 0.3
 # Counts a leg whose solver does not tell how often it calls the right-hand side.
 UNKNOWN = -(2**30)
 

@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from .._checks import as_hyperparameter, near
+from .._lost import without_derivative
 
 # How near to a breakpoint the rate is looked at, and by what part of itself it must differ there to
 # jump.
@@ -122,19 +121,5 @@ def without_derivative_of_jumps(rate: Any) -> Any:
         beside = _BESIDE * jnp.maximum(jnp.abs(at), 1.0)
         before, after = rate(at - beside), rate(at + beside)
         jumps = jnp.abs(after - before) > _JUMP * jnp.maximum(jnp.abs(before), jnp.abs(after))
-        nothing = nothing + _nothing(at, jumps)
+        nothing = nothing + without_derivative(jnp.where(jumps, at, 0.0))
     return rate if isinstance(nothing, float) else _Told(rate, nothing)
-
-
-@jax.custom_jvp
-def _nothing(x: Array, jumps: Array) -> Array:
-    """0, whose derivative in `x` is NaN where the rate `jumps`."""
-    del jumps
-    return jnp.zeros_like(x)
-
-
-@_nothing.defjvp
-def _nothing_jvp(primals: Any, tangents: Any) -> Any:
-    x, jumps = primals
-    lost = lambda jumps, t: jnp.where(jumps & (t != 0), jnp.nan, jnp.zeros_like(t))
-    return _nothing(x, jumps), jax.custom_derivatives.linear_call(lost, lost, jumps, tangents[0])
