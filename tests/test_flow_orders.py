@@ -75,9 +75,9 @@ WARM_UP = optax.schedules.warmup_cosine_decay_schedule(0.0, 0.01, 30, 200)
 def untold(schedule):
     """Adam with a schedule of a float of its own, which is no counter."""
 
-    def update(updates, time, params=None):
+    def update(updates, state, params=None):
         del params
-        return jax.tree.map(lambda u: schedule(time) * u, updates), time + 1.0
+        return jax.tree.map(lambda u: schedule(state) * u, updates), state + 1.0
 
     by_time = optax.GradientTransformation(lambda params: jnp.zeros(()), update)
     return optax.chain(optax.scale_by_adam(0.98, 0.998), by_time, optax.scale(-1.0))
