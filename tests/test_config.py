@@ -156,7 +156,7 @@ def test_a_run_is_laid_over_the_top_of_the_file(read):
         (
             SHARED + OBJECTIVE + 'model = { kind = "adm" }\n',
             "`model.kind` must be one of 'adam', 'rmsprop', 'adagrad', 'second_order_adam', "
-            "'interpolating_flow', but is 'adm'. Did you mean 'adam'?",
+            "'interpolating_flow', 'nesterov', but is 'adm'. Did you mean 'adam'?",
         ),
         (
             SHARED + 'objective = { kind = "rosenbrok" }\n' + ADAM,

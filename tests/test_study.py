@@ -201,7 +201,8 @@ def test_a_scheme_like_the_authors_repeats_their_rows(kind):
     model = kind(0.05, 0.99, 0.999, **given)
     gradient = lambda x: 2 * (x - 1) + 6 * x * (x * x - 1)
     rows = published_scheme(model, gradient, -1.5, 200)[::100]
-    np.testing.assert_allclose(rows, THEIRS[kind], rtol=0, atol=1e-6)
+    # their iteration of whole paths ends at 1e-5
+    np.testing.assert_allclose(rows, THEIRS[kind], rtol=0, atol=5e-6)
     # neither from s = 0 nor, of second order, with the moments where the equation has them
     elsewhere = published_scheme(model, gradient, -1.5, 200, start=0.0)[::100]
     assert np.abs(elsewhere - THEIRS[kind]).max() > 0.01

@@ -96,7 +96,13 @@ def cases_of(run: Run) -> list[Case]:
                 text = "must be left out for a flow, whose discrete run is its own optimizer's."
                 raise Mistakes(Mistake(("unscaled_decay",), text))
             of_run = (start, run.steps, run.every, shift or 0.0)
-            of_source = (np.nan, {}, _curve(run), tuple(_listed(run.ends)), run.unscaled_decay)
+            of_source = (
+                np.nan,
+                {},
+                _curve(run),
+                tuple(map(float, _listed(run.ends))),
+                run.unscaled_decay,
+            )
             cases.append(Case(values_shown, made, made_objective, method, *of_run, *of_source))
     return _with_published(cases, run)
 

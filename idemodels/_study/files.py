@@ -69,6 +69,7 @@ def _row(values, usual, shifted):
     far = lambda path: float(np.max(np.abs(chain[0] - path)))
     return {
         **values,
+        "learning_rate": usual.values["learning_rate"],
         "objective": usual.values.get("objective", ""),
         "steps": steps,
         "to the discrete run": far(discrete),
