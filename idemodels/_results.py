@@ -31,6 +31,11 @@ class RESULTS(dfx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "objective near the last finite `theta` of the path (`throw=False` returns it); a smaller "
         "`learning_rate` may keep away."
     )
+    nonfinite_rate = (
+        "The learning rate is not finite, or is negative, at some step. Look at the schedule at the "
+        "step where the path ends (`throw=False` returns it): it is called with steps that are not "
+        "whole numbers."
+    )
     diverged = (
         "The path diverged: theta grew beyond 1e8 times its first size. Lower `learning_rate`, or "
         "check the signs of the objective, of `l2` and of `weight_decay`."

@@ -195,7 +195,7 @@ def prepare(equation: Equation | FlowEquation, theta, state0, ts, valid, save) -
             y0 = dataclasses.replace(y0, velocity=velocity)
     g0 = equation.gradient(y0.theta, y0.fixed)
     valid = valid & all_finite(g0) & equation.model.valid()
-    return Problem(equation, y0, g0, ts, _Keep(equation, save), valid)
+    return Problem(equation, y0, g0, ts, _Keep(equation, save), valid, jnp.zeros((0,), ts.dtype))
 
 
 @eqx.filter_jit

@@ -7,7 +7,7 @@ from typing import Any
 import diffrax as dfx
 import equinox as eqx
 import jax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from .._equation import Augmented
 from .._flow import InterpolatingFlow
@@ -25,6 +25,9 @@ class Problem(eqx.Module):
     - `keep`: `keep(s, y, moments)`, what is wanted there; a pytree of arrays. Without `moments`
         they are read off the states in `y`.
     - `valid`: where it is False nothing is to be computed.
+    - `breakpoints`: steps at which the learning rate jumps or has a kink: increasing, strictly
+        inside the interval where finite, padded with infinity; of length 0 where the learning rate
+        is a constant.
     """
 
     equation: Any
@@ -33,6 +36,7 @@ class Problem(eqx.Module):
     ts: Path
     keep: Callable[..., PyTree[Array]]
     valid: Flag
+    breakpoints: Float[Array, " b"]
 
     @property
     def parameters(self) -> int:
