@@ -21,6 +21,7 @@ from .._equation import Augmented, Equation, cast, dtype_of, fraction_of
 from .._kernel import AbstractMarkovKernel, Memory
 from .._types import Count, Flag, Path, Scalar
 from .linear import Quiet
+from .norms import largest
 from .rate import Usable, at_all, panels
 
 STAGES = 6
@@ -211,12 +212,16 @@ class Swept(eqx.Module):
     z: dict[str, PyTree[Array]]
 
 
-def sweep(equation: Equation, y0: Augmented, mesh: Mesh, foretold: dict[str, Foretold]) -> Swept:
-    """Solves the equation forwards, with what is read ahead foretold."""
+def sweep(
+    equation: Equation, y0: Augmented, mesh: Mesh, foretold: dict[str, Foretold], few: bool
+) -> Swept:
+    """Solves the equation forwards, with what is read ahead foretold.
+
+    `few`: whether there are so few parameters that it is done with matrices.
+    """
     dtype = dtype_of(y0.theta)
     model = cast(equation.model, dtype)
     tolerance = 1e2 * float(jnp.finfo(dtype).eps)
-    few = solves_dense(sum(x.size for x in jax.tree.leaves(y0.theta)))
     linear = Quiet(lx.AutoLinearSolver(well_posed=None) if few else _iterative(tolerance))
     adjoint = optx.ImplicitAdjoint(linear_solver=linear)
 
@@ -258,12 +263,12 @@ def sweep(equation: Equation, y0: Augmented, mesh: Mesh, foretold: dict[str, For
 
         guess = jax.tree.map(lambda u: jnp.broadcast_to(u[None], (STAGES, *u.shape)), last)
         if few:
-            newton = optx.Newton(tolerance, tolerance, linear_solver=linear)
+            newton = optx.Newton(tolerance, tolerance, norm=largest, linear_solver=linear)
             solution = optx.root_find(
                 residual, newton, guess, max_steps=25, adjoint=adjoint, throw=False
             )
         else:  # a network's path is not stiff within an element
-            picard = optx.FixedPointIteration(tolerance, tolerance)
+            picard = optx.FixedPointIteration(tolerance, tolerance, norm=largest)
             solution = optx.fixed_point(
                 turned, picard, guess, max_steps=100, adjoint=adjoint, throw=False
             )
@@ -286,7 +291,7 @@ def solves_dense(parameters: int) -> bool:
 
 def _iterative(tolerance: float) -> lx.AbstractLinearSolver:
     # near the identity: few iterations, of which lineax runs through all
-    return lx.GMRES(1e-4, tolerance, restart=5, stagnation_iters=5)
+    return lx.GMRES(1e-4, tolerance, largest, restart=5, stagnation_iters=5)
 
 
 def held_step(m: Memory, z: PyTree[Array], f: PyTree[Array]) -> tuple[PyTree[Array], PyTree[Array]]:

@@ -1,5 +1,6 @@
 """The advanced equation, whose moments are read one step ahead: a fixed point over the path."""
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,7 @@ from .collocation import (
     solves_dense,
     sweep,
 )
+from .forward_mode import with_forward_mode
 from .linear import Quiet
 from .mesh import closure_density
 from .norms import largest
@@ -57,6 +59,10 @@ class FixedPoint(AbstractMethod):
     foretold, from the last sweep and the gradient now; the fixed point of the sweeps is found by
     Newton's method, with GMRES, from the closure. The elements lie where the closure's path turns.
 
+    Elements end where the learning rate jumps or has a kink, and it is integrated inside them as it
+    is. A jump that is not known, as in a traced call, makes the mesh too coarse; it is not missed.
+    Past the end a rate that is not finite or below 0 counts as 0.
+
     The path on [0, N] reads the gradient up to N + 1, that on [N, N + 1] up to N + 2, and so on:
     the interval is extended by `extension` steps, past which the gradient is held. `stats` tells
     three errors apart, each absolute in theta but the first:
@@ -66,8 +72,9 @@ class FixedPoint(AbstractMethod):
     - `extension_doubled`, `extension_zeroed`: how far the path on [0, N] moves when the extension
         is doubled, and when its end gradient is set to zero instead of held.
 
-    `num_sweeps` counts Newton's iterations, or from 43 parameters on, where an element's equations
-    are solved without a matrix, plain sweeps; `num_steps` the elements. Gradients are not counted.
+    `num_sweeps` counts Newton's iterations, or plain sweeps where an element's equations are solved
+    without a matrix: from 43 parameters on, or where the gradient has no derivative in either mode;
+    `num_steps` the elements. Gradients are not counted.
     Derivatives, forward and reverse, are those of the implicit function theorem, whatever the
     `adjoint`.
 
@@ -75,7 +82,8 @@ class FixedPoint(AbstractMethod):
 
     - `tol`: what `solver_error` may be, over the largest way that theta makes.
     - `residual_tol`: what `residual` may be; at least a thousand roundings.
-    - `elements`: how many on [0, N]; `None` doubles them from 128 (from 16 where parameters
+    - `elements`: how many on [0, N], besides those that breaks of the learning rate ask for; `None`
+        doubles them from 128 (from 16 where parameters
         are many) until `tol` is kept, up to 2048.
         In a traced call, which cannot try, `None` is 256.
     - `extension`: optimizer steps past the end.
@@ -111,35 +119,40 @@ class FixedPoint(AbstractMethod):
 
     def run(self, problem, adjoint):
         del adjoint
+        equation = with_forward_mode(problem.equation, problem.y0)
+        if equation is not None:
+            problem = dataclasses.replace(problem, equation=equation)
+        few = solves_dense(problem.parameters) and equation is not None
         if self.elements is not None or not is_concrete(problem):
-            return _solve(self, problem, self.elements or _TRACED)
+            return _solve(self, problem, self.elements or _TRACED, few)
         elements = _FIRST if solves_dense(problem.parameters) else _FIRST_LARGE
-        answer = _solve(self, problem, elements)
+        answer = _solve(self, problem, elements, few)
         # a fixed point may be missed because the closure is resolved too coarsely
         retried = (RESULTS.mesh_too_coarse, RESULTS.fixed_point_not_reached)
         while elements < _LAST and any(answer.result == result for result in retried):
             elements *= 2
-            answer = _solve(self, problem, elements)
+            answer = _solve(self, problem, elements, few)
         return answer
 
 
 @eqx.filter_jit
-def _solve(method: FixedPoint, problem: Problem, elements: int) -> Answer:
+def _solve(method: FixedPoint, problem: Problem, elements: int, few: bool) -> Answer:
+    """`few`: whether equations are solved by Newton's method, with matrices."""
     rate = _rate(problem)
-    ts, (inner, near, far) = _elements(method, problem, rate, elements)
+    ts, (inner, near, far) = _elements(method, problem, rate, elements, few)
     memories = _memories(problem)
 
     cuts, holds = jnp.array([near, far, near]), jnp.array([True, True, False])
     elements_only = make_mesh(memories, rate, ts)
     first = look_ahead(memories, elements_only, cuts[0], holds[0])
-    closure = sweep(problem.equation, problem.y0, first, _as_closure(problem, first))
+    closure = sweep(problem.equation, problem.y0, first, _as_closure(problem, first), few)
 
     unit = _unit(problem, first, closure)
 
     def solved(added, cut_and_hold):
         mesh = look_ahead(memories, elements_only, *cut_and_hold)
-        added, sweeps = _fixed_point(method, problem, mesh, unit, added)
-        return added, (_sweep(problem, mesh, added), sweeps)
+        added, sweeps = _fixed_point(method, problem, mesh, unit, added, few)
+        return added, (_sweep(problem, mesh, added, few), sweeps)
 
     # the answer, the extension doubled, its end zeroed: one program for the three
     start = _added(problem, first, closure)
@@ -202,7 +215,7 @@ def _rate(problem: Problem) -> Usable:
 
 
 def _elements(
-    method: FixedPoint, problem: Problem, rate: Usable, elements: int
+    method: FixedPoint, problem: Problem, rate: Usable, elements: int, few: bool
 ) -> tuple[Path, tuple[int, int, int]]:
     """The ends of all elements: on the interval, and twice on the extension.
 
@@ -216,7 +229,7 @@ def _elements(
     found = breaks.size if rate.varies else 0
     here = _within(breaks, start, end, found)
     beyond = _within(breaks, end, middle, min(found, 2 * _BREAKS_BEYOND))
-    density = closure_density(problem, last, problem.parameters <= IMPLICIT_PARAMETERS)
+    density = closure_density(problem, last, few and problem.parameters <= IMPLICIT_PARAMETERS)
     parts = [
         density.spread(start, end, elements, here),
         density.spread(end, middle, _BEYOND, beyond)[1:],
@@ -295,8 +308,8 @@ def _foretold(added: dict[str, Any]) -> dict[str, Foretold]:
     return out
 
 
-def _sweep(problem: Problem, mesh: Mesh, added: dict[str, Any]) -> Swept:
-    return sweep(problem.equation, problem.y0, mesh, _foretold(added))
+def _sweep(problem: Problem, mesh: Mesh, added: dict[str, Any], few: bool) -> Swept:
+    return sweep(problem.equation, problem.y0, mesh, _foretold(added), few)
 
 
 def _unit(problem: Problem, mesh: Mesh, closure: Swept) -> dict[str, Any]:
@@ -311,11 +324,16 @@ def _unit(problem: Problem, mesh: Mesh, closure: Swept) -> dict[str, Any]:
 
 
 def _fixed_point(
-    method: FixedPoint, problem: Problem, mesh: Mesh, unit: dict[str, Any], start: dict[str, Any]
+    method: FixedPoint,
+    problem: Problem,
+    mesh: Mesh,
+    unit: dict[str, Any],
+    start: dict[str, Any],
+    few: bool,
 ) -> tuple[dict[str, Any], Count]:
     """What is added at the fixed point, and the iterations to it from `start`.
 
-    By Newton's method with GMRES, or where parameters are many by sweep after sweep.
+    By Newton's method with GMRES, or where parameters are not `few` by sweep after sweep.
     """
     eps = float(jnp.finfo(mesh.ts.dtype).eps)
     tolerance = max(0.1 * method.residual_tol, 100 * eps)
@@ -323,27 +341,29 @@ def _fixed_point(
     def lack(x, args):
         problem, mesh, unit = args
         added = jax.tree.map(jnp.multiply, x, unit)
-        new = _added(problem, mesh, _sweep(problem, mesh, added))
+        new = _added(problem, mesh, _sweep(problem, mesh, added, few))
         return jax.tree.map(lambda a, b, u: (a - b) / u, new, added, unit)
 
     def next_sweep(x, args):
         return jax.tree.map(jnp.add, x, lack(x, args))
 
     begin, args = jax.tree.map(jnp.divide, start, unit), (problem, mesh, unit)
-    exact = Quiet(lx.GMRES(1e-2 * tolerance, 1e-2 * tolerance, restart=20, stagnation_iters=20))
+    exact = Quiet(
+        lx.GMRES(1e-2 * tolerance, 1e-2 * tolerance, largest, restart=20, stagnation_iters=20)
+    )
     options = {
         "args": args,
         "max_steps": method.max_sweeps,
         "adjoint": optx.ImplicitAdjoint(linear_solver=exact),
         "throw": False,
     }
-    if solves_dense(problem.parameters):
+    if few:
         # lineax runs through all iterations before a restart
-        linear = Quiet(lx.GMRES(1e-6, 1e-2 * tolerance, restart=10, stagnation_iters=10))
-        newton = optx.Newton(tolerance, tolerance, linear_solver=linear)
+        linear = Quiet(lx.GMRES(1e-6, 1e-2 * tolerance, largest, restart=10, stagnation_iters=10))
+        newton = optx.Newton(tolerance, tolerance, norm=largest, linear_solver=linear)
         solution = optx.root_find(lack, newton, begin, **options)
     else:  # a sweep is as dear as what Newton's method would save
-        picard = optx.FixedPointIteration(tolerance, tolerance)
+        picard = optx.FixedPointIteration(tolerance, tolerance, norm=largest)
         solution = optx.fixed_point(next_sweep, picard, begin, **options)
     added = jax.tree.map(jnp.multiply, solution.value, unit)
     return added, jnp.asarray(solution.stats["num_steps"])
