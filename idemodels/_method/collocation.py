@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 import optimistix as optx
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._equation import Augmented, Equation, cast, dtype_of, fraction_of
@@ -246,8 +247,12 @@ def sweep(
             theta, g, _, _, moments = nodes(u)
             return theta, *jax.vmap(partial(fraction_of, equation.model))(s, theta, g, moments)
 
-        def residual(u, args):
+        guess = jax.tree.map(lambda u: jnp.broadcast_to(u[None], (STAGES, *u.shape)), last)
+        flat, unravel = ravel_pytree(guess)  # lineax makes no matrix of an empty array
+
+        def residual(flat, args):
             del args
+            u = unravel(flat)
 
             # the direction times its denominator, which is smooth where g = 0; each row scaled to
             # the direction's size, which leaves Newton's step as it is
@@ -255,24 +260,24 @@ def sweep(
                 own = (u - model.weight_decay * x) * d - n
                 return own / jax.lax.stop_gradient(d)
 
-            return jax.tree.map(row, u, *fraction(u))
+            return ravel_pytree(jax.tree.map(row, u, *fraction(u)))[0]
 
         def turned(u, args):
             del args
             return jax.tree.map(lambda x, n, d: n / d + model.weight_decay * x, *fraction(u))
 
-        guess = jax.tree.map(lambda u: jnp.broadcast_to(u[None], (STAGES, *u.shape)), last)
         if few:
             newton = optx.Newton(tolerance, tolerance, norm=largest, linear_solver=linear)
             solution = optx.root_find(
-                residual, newton, guess, max_steps=25, adjoint=adjoint, throw=False
+                residual, newton, flat, max_steps=25, adjoint=adjoint, throw=False
             )
+            u = unravel(solution.value)
         else:  # a network's path is not stiff within an element
             picard = optx.FixedPointIteration(tolerance, tolerance, norm=largest)
             solution = optx.fixed_point(
                 turned, picard, guess, max_steps=100, adjoint=adjoint, throw=False
             )
-        u = solution.value
+            u = solution.value
         theta, g, f, z, _ = nodes(u)
         end = lambda tree: jax.tree.map(lambda x: x[-1], tree)
         return (end(theta), end(z), end(u)), Swept(theta0, z0, u, f, g, theta, z)
