@@ -84,3 +84,24 @@ def check_count(x: Any, name: str) -> None:
     """Raises unless the argument is a positive integer."""
     if isinstance(x, bool) or not isinstance(x, int | np.integer) or x < 1:
         raise ValueError(f"Argument `{name}` must be a positive integer, but is {x!r}.")
+
+
+def by_name(tree: Any) -> dict[str, Any]:
+    """The arrays of a pytree by their paths: structures may be unequal that have the same ones."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): x for path, x in leaves if hasattr(x, "shape")}
+
+
+def first_difference(name: str, a: Any, b: Any, sides: tuple[str, str]) -> str | None:
+    """The first array called `name` that only one of the `sides` has, or in another shape.
+
+    In words; `None` if they have the same.
+    """
+    ours, theirs = by_name(a), by_name(b)
+    for path in [*ours, *theirs]:
+        if path not in ours or path not in theirs:
+            return f"only {sides[0] if path in ours else sides[1]} has {name}{path}"
+        shapes = ours[path].shape, theirs[path].shape
+        if shapes[0] != shapes[1]:
+            return f"{name}{path} has the shapes {shapes[0]} and {shapes[1]}"
+    return None

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ._checks import is_concrete
+from ._checks import by_name, first_difference, is_concrete
 from ._results import Trajectory
 from ._types import Path, Scalar
 
@@ -37,8 +37,10 @@ class Comparison(eqx.Module):
     - `max_error`: its maximum. `at`: the step where that is.
     - `relative_error`: `max_error` over the discrete run's way, max |theta - theta0|.
     - `loss_gap`: the equation's loss minus the discrete one, `(T,)`; `None` without losses.
-    - `moments`: dict from name to [`idemodels.Difference`][], for the moments that both have.
-    - `solver_error`: how far a second solve is away; `None` if there was none.
+    - `moments`: dict from name to [`idemodels.Difference`][], for the moments that both have, of
+        the same structure.
+    - `solver_error`: how far a second solve is away, or without one the estimate that the path
+        carries in its `stats`; `None` where there is neither, as with `History`.
     """
 
     ts: Path
@@ -56,11 +58,15 @@ def compare(
 ) -> Comparison:
     """Compares theta, loss and every common moment, step by step.
 
+    Arrays belong together that have the same path in the pytrees, such as `theta['w']`, whatever
+    the pytrees' own types. Where their types differ, the wider one is computed in.
+
     **Arguments:**
 
     - `continuous`, `discrete`: trajectories on the same `ts`, of parameters of the same structure.
     - `recheck`: the continuous one solved again at 10 times the tolerance. The distance between
-        both bounds the solver's error; a warning says when it is not well below the model's.
+        both bounds the solver's error. Without it the path's own estimate is taken, which costs
+        nothing and knows only what the solver has seen.
 
     **Returns:** an [`idemodels.Comparison`][].
 
@@ -70,28 +76,28 @@ def compare(
     """
     _check(continuous, discrete, "discrete")
     error = _distance(continuous.theta, discrete.theta)
-    start = jax.tree.map(lambda x: x[:1], _floating(discrete.theta))
-    way = _distance(_floating(discrete.theta), start)
+    way = _distance(discrete.theta, jax.tree.map(lambda x: x[:1], _floating(discrete.theta)))
     worst = jnp.argmax(error)
     loss_gap = None
     if continuous.loss is not None and discrete.loss is not None:
-        loss_gap = continuous.loss - discrete.loss
+        loss_gap = _minus(continuous.loss, discrete.loss)
     moments = {
-        name: Difference(_distance(continuous.moments[name], discrete.moments[name]))
-        for name in continuous.moments
-        if name in discrete.moments
+        name: Difference(_distance(moment, discrete.moments[name]))
+        for name, moment in continuous.moments.items()
+        if name in discrete.moments and _alike(moment, discrete.moments[name])
     }
-    solver_error = None
+    solver_error = continuous.stats.get("solver_error")
     if recheck is not None:
         _check(continuous, recheck, "recheck")
         solver_error = jnp.max(_distance(continuous.theta, recheck.theta))
-        if is_concrete((solver_error, error)) and solver_error > 0.1 * error[worst]:
-            warnings.warn(
-                f"The solver's error, {float(solver_error):.1e}, exceeds a tenth of the distance "
-                f"between equation and discrete run, {float(error[worst]):.1e}: what is measured "
-                "is not the model's error. Lower `rtol` and `atol`.",
-                stacklevel=2,
-            )
+    known = solver_error is not None and is_concrete((solver_error, error))
+    if known and solver_error > 0.1 * error[worst]:
+        warnings.warn(
+            f"The solver's error, {float(solver_error):.1e}, exceeds a tenth of the distance "
+            f"between equation and discrete run, {float(error[worst]):.1e}: what is measured is "
+            "not the model's error. Lower `rtol` and `atol`.",
+            stacklevel=2,
+        )
     return Comparison(
         continuous.ts,
         error,
@@ -123,22 +129,30 @@ def _check(a: Trajectory, b: Trajectory, name: str) -> None:
                 f"Arguments `continuous` and `{name}` must be known at the same steps `ts`, but "
                 f"have {ts[k]} and {others[k]} at index {k}. Solve with `ts={name}.ts`."
             )
-    shapes = lambda t: jax.tree.map(jnp.shape, _floating(t.theta))
-    if shapes(a) != shapes(b):
+    sides = "`continuous`", f"`{name}`"
+    apart = first_difference("theta", _floating(a.theta), _floating(b.theta), sides)
+    if apart is not None:
         raise ValueError(
             f"Arguments `continuous` and `{name}` must have parameters of the same structure, but "
-            f"have {shapes(a)} and {shapes(b)}."
+            f"{apart}."
         )
 
 
+def _alike(a: PyTree[Any], b: PyTree[Any]) -> bool:
+    return first_difference("", _floating(a), _floating(b), ("", "")) is None
+
+
 def _floating(tree: PyTree[Any]) -> PyTree[Any]:
-    return eqx.filter(tree, eqx.is_inexact_array)
+    return jax.tree.map(lambda x: x if eqx.is_inexact_array(x) else None, tree)
+
+
+def _minus(a: Any, b: Any) -> Any:
+    with jax.numpy_dtype_promotion("standard"):
+        return a - b
 
 
 def _distance(a: PyTree[Any], b: PyTree[Any]) -> Path:
-    def leaf(a, b):
-        rows = jnp.abs(a - b).reshape(a.shape[0], -1)
-        return jnp.max(rows, axis=1, initial=0.0)
-
-    leaves = jax.tree.leaves(jax.tree.map(leaf, _floating(a), _floating(b)))
-    return jnp.max(jnp.stack(leaves), axis=0)
+    ours, theirs = by_name(_floating(a)), by_name(_floating(b))
+    rows = [jnp.abs(_minus(x, theirs[name])).reshape(len(x), -1) for name, x in ours.items()]
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.max(jnp.stack([jnp.max(row, axis=1, initial=0.0) for row in rows]), axis=0)

@@ -13,6 +13,7 @@ from ._barrier import differentiated_apart
 from ._checks import is_concrete
 from ._kernel import AbstractMarkovKernel
 from ._model import AbstractModel
+from ._parameters import as_parameters
 from ._results import integrated_rate
 from ._types import Moments, Objective, Path, Scalar, Theta
 
@@ -88,12 +89,13 @@ class Equation(eqx.Module):
         return dfx.ODETerm(self)  # pyright: ignore[reportArgumentType]
 
     def init(self, theta0: Theta) -> Augmented:
-        """The state at s = 0: `theta0`, and empty memories.
+        """The state at s = 0: `theta0`, in the type that `solve` takes it in, and empty memories.
 
-        **Raises:** `ValueError` if a kernel has no finite state space, or a memory is read ahead.
+        **Raises:** `ValueError` if a kernel has no finite state space, a memory is read ahead, or
+        `theta0` is none for `solve`.
         """
         check_markov(self.model)
-        return self.start(theta0)
+        return self.start(eqx.combine(*as_parameters(theta0)))
 
     def start(self, theta0: Theta) -> Augmented:
         """As `init`; a kernel without a finite state space has no states here."""
@@ -112,9 +114,9 @@ class Equation(eqx.Module):
         """The raw moments, of the memories' states."""
         return {name: m.markov.read(memory[name]) for name, m in self._markov().items()}
 
-    def times(self, ts: Path) -> Path:
-        """The papers' time t at the steps `ts`."""
-        return integrated_rate(self.model.alpha, ts)
+    def times(self, ts: Path, edges: Any) -> Path:
+        """The papers' time t at `ts`; `edges` is where the learning rate is not smooth."""
+        return integrated_rate(self.model.alpha, ts, edges if self.model.scheduled else None)
 
     def loss(self, theta: Theta) -> Scalar:
         """The objective, without `l2`."""

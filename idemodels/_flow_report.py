@@ -10,7 +10,16 @@ import numpy as np
 
 from ._checks import is_concrete
 from ._equation import Augmented, Fixed
-from ._flow import SETTLED, FlowEquation, distrust, gradients_of_looks, looks, roughness_of
+from ._flow import (
+    DIFFERENCES,
+    SETTLED,
+    FlowEquation,
+    distrust,
+    gradients_of_looks,
+    looks,
+    plan_of,
+    roughness_of,
+)
 from ._results import Trajectory
 
 # At how many states of a path it is asked whether it can be trusted.
@@ -57,12 +66,14 @@ def looked_at(equation: FlowEquation, trajectory: Trajectory) -> Trajectory:
     numbers = jax.tree.leaves(eqx.filter((rows.theta, rows.memory), eqx.is_inexact_array))
     finite = [np.isfinite(x).reshape(len(x), -1).all(axis=1) for x in map(np.asarray, numbers)]
     okay = np.all(finite, axis=0)
-    chosen = np.flatnonzero(okay & (np.atleast_1d(np.asarray(rows.s)) >= SETTLED))
+    theta = eqx.filter(rows.theta, eqx.is_inexact_array)
+    states = Augmented(theta, rows.memory, Fixed(jax.tree.map(lambda x: None, theta)))
+    at = np.atleast_1d(np.asarray(rows.s))
+    smooth = _smooth_ahead(equation, jax.tree.map(lambda x: x[0], states), at)
+    chosen = np.flatnonzero(okay & (at >= SETTLED) & smooth)
     if chosen.size == 0:
         return trajectory
     chosen = chosen[np.unique(np.linspace(0, chosen.size - 1, _LOOKS + 1).astype(int)[1:])]
-    theta = eqx.filter(rows.theta, eqx.is_inexact_array)
-    states = Augmented(theta, rows.memory, Fixed(jax.tree.map(lambda x: None, theta)))
     fifth, first, spread = looks(equation, jax.tree.map(lambda x: x[chosen], states))
     roughness, farthest = roughness_of(fifth, first), float(jnp.max(spread))
     words = distrust(roughness, farthest, equation.model.stride)
@@ -71,3 +82,11 @@ def looked_at(equation: FlowEquation, trajectory: Trajectory) -> Trajectory:
     made = jnp.asarray(gradients_of_looks(equation, chosen.size))
     stats = {**trajectory.stats, "num_check_gradients": made}
     return dataclasses.replace(trajectory, stats=stats)
+
+
+def _smooth_ahead(equation: FlowEquation, y: Augmented, at: np.ndarray) -> np.ndarray:
+    """Of the steps `at`, at the first of which the state is `y`: whether a look meets no kink."""
+    far = DIFFERENCES * equation.model.stride
+    ts = jnp.asarray(np.append(at, at[-1] + far))
+    kinks = np.asarray(plan_of(equation, y, ts[0], ts).kinks)
+    return ~np.any((kinks > at[:, None]) & (kinks < at[:, None] + far), axis=1)

@@ -10,11 +10,21 @@ from jaxtyping import Array, PyTree
 
 from ._types import Objective, Theta
 
+# What is computed in; other floating types, of 8 bits or fewer, are for storage.
+_TYPES = ("float16", "bfloat16", "float32", "float64")
 
-def as_parameters(theta0: Theta) -> tuple[PyTree[Array], PyTree[Any]]:
+
+def as_parameters(theta0: Theta, *, half: bool = False) -> tuple[PyTree[Array], PyTree[Any]]:
     """`theta0` apart: its floating arrays, all of one type, and the rest.
 
-    **Raises:** `ValueError` if it has no floating arrays, complex ones, or empty ones only.
+    The type is the widest of theirs and float32, since no equation is solved in less.
+
+    **Arguments:**
+
+    - `half`: whether half precision stays as it is, which an optimizer runs in.
+
+    **Raises:** `ValueError` if it has no floating arrays, empty ones only, or arrays of a type that
+    is neither of `half` nor of single or double precision.
     """
     if isinstance(theta0, float | int) and not isinstance(theta0, bool):
         theta0 = jnp.asarray(theta0, jnp.result_type(float))
@@ -35,8 +45,14 @@ def as_parameters(theta0: Theta) -> tuple[PyTree[Array], PyTree[Any]]:
                 f"Argument `theta0` must be real, but has an array of type {x.dtype}. Pass real "
                 "and imaginary parts as two arrays."
             )
+        if x.dtype.name not in _TYPES:
+            raise ValueError(
+                f"Argument `theta0` must have arrays of {', '.join(_TYPES[:-1])} or {_TYPES[-1]}, "
+                f"but has one of type {x.dtype}. Write `theta0.astype(jnp.float32)`."
+            )
     with jax.numpy_dtype_promotion("standard"):
-        dtype = jnp.result_type(*[x.dtype for x in leaves])
+        least = [] if half else [jnp.float32]
+        dtype = jnp.result_type(*[x.dtype for x in leaves], *least)
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), theta), rest
 
 

@@ -11,6 +11,9 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from ._types import Moments, Path, Theta
 
+# Of the learning rate's integral: panels at least, and Gauss's nodes in each.
+_PANELS, _GAUSS = 4096, 4
+
 
 class RESULTS(dfx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     """How a solve ended. diffrax's own reasons, and those that it cannot know."""
@@ -32,9 +35,8 @@ class RESULTS(dfx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "`learning_rate` may keep away."
     )
     nonfinite_rate = (
-        "The learning rate is not finite, or is negative, at some step. Look at the schedule at the "
-        "step where the path ends (`throw=False` returns it): it is called with steps that are not "
-        "whole numbers."
+        "The learning rate became NaN or infinite. Look at the schedule at the step where the path "
+        "ends (`throw=False` returns it): it is called with steps that are not whole numbers."
     )
     diverged = (
         "The path diverged: theta grew beyond 1e8 times its first size. Lower `learning_rate`, or "
@@ -101,7 +103,9 @@ class Trajectory(eqx.Module):
     - `stats`: dict of counts. `num_steps` (accepted and rejected), `num_rejected`,
         `num_gradients` (-1 where a solver of the user's does not tell), `implicit_from` (the step
         from which an implicit solver was used; infinite if it never was), `steady_at` (the step
-        at which it came to rest; infinite if it did not). Each method and model may add its own.
+        at which it came to rest; infinite if it did not), `solver_error` (an estimate of the
+        solver's error in theta, which `Markov` adds up from its steps and `FixedPoint` has from
+        between its nodes). Each method and model may add its own.
     - `model_error`: of a flow made with `predict_error`: how far order p + 1 is away, at each of
         `ts`; `None` elsewhere. Its largest value foretells that of the error; at a single step it
         is of no use where the error changes its sign, as it does along a path with inertia.
@@ -139,7 +143,7 @@ class Trajectory(eqx.Module):
         as_arrays = lambda x: jnp.asarray(x) if eqx.is_inexact_array_like(x) else x
         theta = jax.tree.map(as_arrays, theta)
         moments = {name: jax.tree.map(as_arrays, m) for name, m in (moments or {}).items()}
-        for leaf in jax.tree.leaves(eqx.filter((theta, moments), eqx.is_inexact_array)):
+        for leaf in filter(eqx.is_inexact_array, jax.tree.leaves((theta, moments))):
             if jnp.ndim(leaf) == 0 or leaf.shape[0] != ts.size:
                 raise ValueError(
                     f"Arguments `theta` and `moments` must have a leading axis of {ts.size}, the "
@@ -172,34 +176,55 @@ class Trajectory(eqx.Module):
         return jax.tree.map(lambda x: x[k] if eqx.is_inexact_array(x) else x, self.states)
 
 
-def integrated_rate(alpha: Any, ts: Path) -> Path:
+def integrated_rate(alpha: Any, ts: Path, edges: Any = None) -> Path:
     r"""The papers' time $t(s) = \int_0^s \alpha$, at every one of `ts`.
 
     **Arguments:**
 
     - `alpha`: the learning rate as a function of s.
     - `ts`: shape `(T,)`, increasing, not negative.
+    - `edges`: where the rate jumps or has a kink, shape `(b,)`; `None` for a constant rate.
 
-    By Gauss's rule with 16 nodes between neighbours: exact for a constant rate, and for a smooth
-    schedule to rounding where the path is kept densely enough to draw.
+    By Gauss's rule on panels, which end at all of `ts`, at the edges, and where 4,096 equal ones
+    do. A constant rate needs no panels.
     """
-    nodes, weights = np.polynomial.legendre.leggauss(16)
-    left = jnp.concatenate([jnp.zeros(1, ts.dtype), ts[:-1]])
-    width = ts - left
+    if edges is None:
+        return alpha(ts[-1]) * ts
+    nodes, weights = np.polynomial.legendre.leggauss(_GAUSS)
+    even = ts[-1] * jnp.linspace(0.0, 1.0, _PANELS + 1, dtype=ts.dtype)
+    ends = jnp.sort(jnp.concatenate([even, ts, jnp.clip(edges, 0.0, ts[-1])]))
+    left, width = ends[:-1], jnp.diff(ends)
     points = left[:, None] + width[:, None] * jnp.asarray(0.5 + 0.5 * nodes, ts.dtype)[None]
-    rates: Float[Array, "t 16"] = jax.vmap(jax.vmap(alpha))(points)
-    return jnp.cumsum(0.5 * width * (rates @ jnp.asarray(weights, ts.dtype)))
+    rates: Float[Array, "p n"] = jax.vmap(jax.vmap(alpha))(points)
+    gained = 0.5 * width * (rates @ jnp.asarray(weights, ts.dtype))
+    total = jnp.concatenate([jnp.zeros(1, ts.dtype), jnp.cumsum(gained)])
+    return total[jnp.searchsorted(ends, ts)]
 
 
 def fill_past(kept: Any, tree: PyTree[Array]) -> PyTree[Array]:
-    """NaN in every row that is not `kept` (shape `(T,)`)."""
+    """NaN in every row that is not `kept` (shape `(T,)`), and in its derivative."""
 
     def leaf(x):
         if not jnp.issubdtype(x.dtype, jnp.inexact):
             return x
-        return jnp.where(kept.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.nan)
+        return _or_nan(x, kept.reshape((-1,) + (1,) * (x.ndim - 1)))
 
     return jax.tree.map(leaf, tree)
+
+
+@jax.custom_jvp
+def _or_nan(x: Array, kept: Bool[Array, "..."]) -> Array:
+    """`x` where `kept`, else NaN."""
+    return jnp.where(kept, x, jnp.nan)
+
+
+@_or_nan.defjvp
+def _or_nan_jvp(primals: Any, tangents: Any) -> Any:
+    (x, kept), (of_x, _) = primals, tangents
+    forwards = lambda kept, of_x: jnp.where(kept, of_x, jnp.nan)
+    # a row that nobody uses, such as that of a lane that is left out, must not spoil the others
+    lost = lambda kept, of_y: jnp.where(kept | (of_y == 0), jnp.where(kept, of_y, 0.0), jnp.nan)
+    return _or_nan(x, kept), jax.custom_derivatives.linear_call(forwards, lost, kept, of_x)
 
 
 def losses(objective: Any, thetas: PyTree[Array]) -> Float[Array, " t"]:

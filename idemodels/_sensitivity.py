@@ -20,6 +20,7 @@ from ._model import AbstractModel
 from ._parameters import as_parameters, check_model, check_objective, check_real_scalar
 from ._results import RESULTS, Trajectory, is_okay
 from ._run import Run, floating
+from ._second import has_forward
 from ._solve import MODELS, default_method
 from ._target import Base, Target, dtype_of_base, target_of
 from ._types import Path, Scalar
@@ -164,6 +165,9 @@ def sensitivity(
     inside = np.round(np.linspace(0, steps, 101)) if ts is None else marks_of(steps, ts)
     marks = tuple(int(k) for k in np.unique([0, *inside, steps]))
     run = Run(base, targets, marks, method)
+    scalars = [name for name, x in run.still().items() if _is_scalar(x)]
+    if scalars:
+        _check_forward(objective, theta, rest, args, scalars[0])
     check_real_scalar("outcome", lambda: outcome(run.path({}, False)))
     scales = {name: _scale(target, base) for name, target in targets.items()}
     equation, result = _derivative(run, outcome, scales, True)
@@ -185,6 +189,17 @@ def sensitivity(
     apart = {name: _apart(equation.gradient[name], discrete.gradient[name]) for name in targets}
     known = jnp.asarray(marks, dtype)
     return Sensitivity(equation, discrete, apart, known, getattr(method, "rtol", None), result)
+
+
+def _check_forward(objective: Any, theta: Any, rest: Any, args: Any, name: str) -> None:
+    given = () if args is None else (args,)
+    gradient = jax.grad(lambda theta: objective(eqx.combine(theta, rest), *given))
+    if not has_forward(gradient, theta):
+        raise ValueError(
+            "Argument `objective` must have a gradient with forward mode (jvp) for the derivative "
+            f"in a scalar such as {name!r}, but has none, as a `jax.custom_vjp` has none. Write "
+            "its rule as a `jax.custom_jvp`, or take `jax.grad` of `idemodels.solve`."
+        )
 
 
 @eqx.filter_jit

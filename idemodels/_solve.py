@@ -12,14 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
-from ._checks import all_finite, is_concrete
+from ._checks import all_finite, by_name, first_difference, is_concrete
 from ._equation import Augmented, Equation, cast, dtype_of
 from ._flow import FlowEquation, InterpolatingFlow, by_path
 from ._flow_report import looked_at, with_model_error
 from ._method import AbstractMethod, FixedPoint, History, Markov
 from ._method.base import Answer, Problem, describe, is_advanced
-from ._model import AbstractModel, MemoryModel
-from ._optax_state import FIELDS, first_of, moments_from_optax
+from ._method.rodas5p import IMPLICIT_PARAMETERS
+from ._model import AbstractModel, breakpoints_of, without_derivative_of_jumps
+from ._optax_state import first_of, memories_in
 from ._parameters import as_parameters, check_model, check_objective
 from ._results import (
     RESULTS,
@@ -29,6 +30,7 @@ from ._results import (
     is_okay,
     losses,
 )
+from ._second import has_forward, has_jacobian, no_derivative
 from ._types import Moments, Objective, Path, Scalar, Theta
 
 # In the order in which they are tried where the user names none.
@@ -58,8 +60,10 @@ def solve(
 
     - `model`: an optimizer, such as [`idemodels.Adam`][], or an [`idemodels.InterpolatingFlow`][].
     - `objective`: `objective(theta)`, or `objective(theta, args)` when `args` is given, returning
-        a scalar. Pass data as `args`, or as fields of an `eqx.Module`.
-    - `theta0`: any pytree. Its floating arrays move, in the widest of their types; every other
+        a scalar. Pass data as `args`, or as fields of an `eqx.Module`. Its derivative may be its
+        own, by `jax.custom_vjp`: no method of `method=None` needs forward mode.
+    - `theta0`: any pytree. Its floating arrays move, in the widest of their types and float32, so
+        that parameters in half precision (bfloat16, float16) have a path in single; every other
         leaf is held fixed. A number alone will do.
     - `ts`: where the path is wanted, in optimizer steps: shape `(T,)`, increasing, from 0, or from
         `state0.s`. Not where the solver steps.
@@ -83,7 +87,8 @@ def solve(
 
     **Raises:** `ValueError` for an argument that is not as above, or a gradient that is not finite
     at `theta0`; `RuntimeError` with advice if the solve fails and `throw` is set; `TypeError` or
-    `RuntimeError` where it is differentiated in the mode that `adjoint` does not do.
+    `RuntimeError` where it is differentiated in the mode that `adjoint` does not do; `TypeError`
+    where the objective has not the derivatives that `adjoint` or the method asks for.
     """
     check_model(model, MODELS, "a model such as `idemodels.Adam(0.1)`, or a flow")
     method = default_method(model) if method is None else method
@@ -99,7 +104,8 @@ def solve(
     method = method.prepare(given, state0)
     held = Held(objective, rest)
     equation = equation_for(model, held, args, theta)
-    problem = prepare(equation, theta, _states_of(state0), ts, valid, save)
+    breakpoints = known_breakpoints(model, ts, method)
+    problem = prepare(equation, theta, _states_of(state0), ts, valid, save, breakpoints)
     if is_concrete(problem.g0):
         check_gradient(problem.g0)
     answer = _answer(method, problem, adjoint)
@@ -124,18 +130,34 @@ def equation_for(model: Any, objective: Any, args: Any, theta: Any) -> Equation 
     """The equation of a model or a flow, for parameters like `theta`."""
     if isinstance(model, InterpolatingFlow):
         return FlowEquation.of(model, objective, args, theta)
-    return Equation(cast(model, dtype_of(theta)), objective, args)
+    model = cast(model, dtype_of(theta))
+    if model.scheduled:
+        rate = without_derivative_of_jumps(model.learning_rate)
+        model = eqx.tree_at(lambda model: model.learning_rate, model, rate)
+    return Equation(model, objective, args)
+
+
+def known_breakpoints(model: Any, ts: Path, method: AbstractMethod) -> Any:
+    """Where the right-hand side is known to jump or have a kink in s; see `Problem`."""
+    if isinstance(model, InterpolatingFlow):
+        return jnp.zeros(0, ts.dtype)
+    return breakpoints_of(model, ts, method.told)
 
 
 def _answer(method: AbstractMethod, problem: Problem, adjoint: Any) -> Answer:
     """What the method finds; the wrong way to differentiate it is told by name.
 
     **Raises:** `TypeError` in forward mode, and `RuntimeError` in reverse mode, where `adjoint`
-    does the other only.
+    does the other only; `TypeError` where the objective has no derivative that is asked for.
     """
     try:
         answer = method.run(problem, adjoint)
-    except TypeError as e:
+    except (TypeError, ValueError, NotImplementedError) as e:
+        if not no_derivative(e):
+            raise
+        gradient = lambda theta: problem.equation.gradient(theta, problem.y0.fixed)
+        if not has_forward(gradient, problem.y0.theta):
+            raise TypeError(_NO_FORWARD.format(str(e).splitlines()[0])) from None
         if "custom_vjp" not in str(e):
             raise
         found = "None" if adjoint is None else f"diffrax.{type(adjoint).__name__}()"
@@ -149,6 +171,12 @@ def _answer(method: AbstractMethod, problem: Problem, adjoint: Any) -> Answer:
     return answer
 
 
+_NO_FORWARD = (
+    "Argument `objective` must have a gradient with forward mode (jvp), for derivatives of the "
+    "path by it and for solvers with Jacobians, but has none: {} Differentiate in reverse mode "
+    "with `adjoint=None`, take a method that needs none, `idemodels.Markov()` or one with an "
+    "explicit solver, or write the objective's rule as a `jax.custom_jvp`."
+)
 _FORWARD_ONLY = (
     "Argument `adjoint` must be one for reverse mode (grad, vjp, jacrev), but is "
     "diffrax.ForwardMode(), which does forward mode only. Pass `adjoint=None`; for a Hessian take "
@@ -184,18 +212,34 @@ class _Keep(eqx.Module):
 
 
 @eqx.filter_jit
-def prepare(equation: Equation | FlowEquation, theta, state0, ts, valid, save) -> Problem:
+def prepare(
+    equation: Equation | FlowEquation, theta, state0, ts, valid, save, breakpoints
+) -> Problem:
     y0 = equation.start(theta)
     if state0 is not None:
-        like = lambda new, old: jnp.asarray(new, old.dtype).reshape(old.shape)
-        given = {name: state0.memory[name] for name in y0.memory}
-        y0 = dataclasses.replace(y0, memory=jax.tree.map(like, given, y0.memory))
+        y0 = dataclasses.replace(y0, memory=_taken("memory", state0.memory, y0.memory))
         if state0.velocity is not None:
-            velocity = jax.tree.map(like, state0.velocity, y0.velocity)
+            velocity = _taken("velocity", state0.velocity, y0.velocity)
             y0 = dataclasses.replace(y0, velocity=velocity)
     g0 = equation.gradient(y0.theta, y0.fixed)
     valid = valid & all_finite(g0) & equation.model.valid()
-    return Problem(equation, y0, g0, ts, _Keep(equation, save), valid, jnp.zeros((0,), ts.dtype))
+    problem = Problem(equation, y0, g0, ts, _Keep(equation, save), valid, breakpoints)
+    if isinstance(equation, FlowEquation) or problem.parameters > IMPLICIT_PARAMETERS:
+        return problem
+    curved = has_jacobian(lambda theta: equation.gradient(theta, y0.fixed), y0.theta)
+    return dataclasses.replace(problem, curved=curved)
+
+
+def _taken(name: str, given: PyTree[Any], like: PyTree[Array]) -> PyTree[Array]:
+    """What a state has by `name`, as the equation has it; arrays are matched by their paths."""
+    apart = first_difference(name, given, like, ("the state", "the equation"))
+    if apart is not None:
+        raise ValueError(
+            f"Argument `state0` must be of this model and of parameters like `theta0`, but {apart}."
+        )
+    arrays = by_name(given)
+    put = lambda path, old: jnp.asarray(arrays[jax.tree_util.keystr(path)], old.dtype)
+    return jax.tree_util.tree_map_with_path(put, like)
 
 
 @eqx.filter_jit
@@ -203,7 +247,7 @@ def _finish(problem: Problem, answer: Answer) -> tuple[Any, ...]:
     equation, kept, ts = problem.equation, answer.kept, problem.ts
     rows = (ts <= answer.s) & problem.valid
     kept = fill_past(rows, kept)
-    times = equation.times(ts)
+    times = equation.times(ts, problem.breakpoints)
     if "saved" in kept:
         return times, kept["saved"], kept["loss"], None, answer.y
     path = kept["state"].theta if "state" in kept else kept["theta"]
@@ -362,46 +406,33 @@ def as_steps(ts: Any, start: Any, *, resumed: bool, dtype: Any) -> tuple[Path, A
 def state_from_optax(model: AbstractModel | InterpolatingFlow, opt_state: Any) -> State:
     """An optimizer's state as the place to go on from with the equation.
 
+    The path is the optimizer's if the hyperparameters are: a state does not have them. Nor does it
+    tell Adam from those that use its memories otherwise (`optax.nadam`, `optax.radam`,
+    `optax.lamb`), or keep others in a state of its class (`optax.adamax`, `optax.yogi`,
+    `optax.contrib.adopt`): their model is [`idemodels.InterpolatingFlow`][].
+
     **Arguments:**
 
     - `model`: the model, or the flow, whose discrete twin made it.
     - `opt_state`: the state of an optax transformation: of `model.optax()`, of `optax.adam`, or of
-        a chain that contains such.
+        a chain that contains such; also inside of `optax.apply_if_finite`,
+        `optax.inject_hyperparams`, `optax.MultiSteps` (after a whole step), and of `optax.masked`
+        and `optax.partition`, where together they move every parameter.
 
     **Returns:** an [`idemodels.State`][] without parameters: pass those as `theta0`. Its `s` is
     optax's count; `None` where the state has none, and then `ts` may start anywhere.
 
-    **Raises:** `ValueError` if `opt_state` has not the model's moments.
+    **Raises:** `ValueError` if `opt_state` has not the memories of the model, or has others too,
+    as those of `optax.amsgrad` or of a momentum; if a parameter has none, or its parts have not
+    made equally many steps.
     """
     check_model(model, MODELS, "a model such as `idemodels.Adam(0.1)`, or a flow")
-    count = first_of(opt_state, "count")
     if isinstance(model, InterpolatingFlow):
-        return State(count, None, by_path(opt_state))
-    if isinstance(model, MemoryModel):
-        memory = first_of(opt_state, "memory")
-        if memory is None or memory.keys() != model.memories().keys():
-            names = ", ".join(repr(name) for name in model.memories())
-            raise ValueError(
-                f"Argument `opt_state` must have the memories {names} of the twin of this model, "
-                f"but is {type(opt_state).__name__} without them."
-            )
-        return State(count, None, eqx.filter(memory, eqx.is_inexact_array))
+        return State(first_of(opt_state, "count"), None, by_path(opt_state))
     if model.inertial:
         raise ValueError(
             f"Argument `model` must be of first order, but is {type(model).__name__}: an "
             "optimizer's state has neither its velocity nor the derivatives of its moments."
         )
-    moments = moments_from_optax(opt_state)
-    missing = [name for name in model.memories() if name not in moments]
-    if missing:
-        wanted = ", ".join(repr(FIELDS[name][0]) for name in missing)
-        raise ValueError(
-            f"Argument `opt_state` must have the field {wanted} of the twin of "
-            f"{type(model).__name__}, but is {type(opt_state).__name__} without it."
-        )
-    # the memories of these models have one state each
-    memory = {
-        name: jax.tree.map(lambda x: x[None] if eqx.is_inexact_array(x) else x, moments[name])
-        for name in model.memories()
-    }
+    memory, count = memories_in(opt_state, model)
     return State(count, None, eqx.filter(memory, eqx.is_inexact_array))

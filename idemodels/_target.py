@@ -48,6 +48,14 @@ class Target(eqx.Module):
         decay = self.decay(base)
         return getattr(tree, self.field) if decay is None else (decay.complement, decay.log)
 
+    def of_rate(self, base: Base) -> bool:
+        """Whether the values replace the learning rate, or a part of it."""
+        if self.part != "model" or isinstance(base.model, InterpolatingFlow):
+            return False
+        rates = jax.tree.leaves(base.model.learning_rate)
+        own = jax.tree.leaves(self.of(base))
+        return any(x is rate for x in own for rate in rates)
+
     def decay(self, base: Base) -> Decay | None:
         """The decay that the name stands for, where it does."""
         value = None if self.field is None else getattr(base.model, self.field)

@@ -107,6 +107,7 @@ def test_methods_are_made_from_their_keys(read):
 
 def test_a_model_of_second_order_with_a_shifted_start(read):
     text = SHARED + "shift = [0, 1.0]\npublished = [nan, 0.5]\n" + OBJECTIVE
+    text += "also_published = { loss = [1.0, nan] }\nends = 2\nunscaled_decay = true\n"
     text += SECOND.replace("}", ", velocity0 = 2.0 }")
     usual, shifted = read(text).cases
     assert isinstance(usual.model, SecondOrderAdam)
@@ -117,6 +118,8 @@ def test_a_model_of_second_order_with_a_shifted_start(read):
     assert {name: m.shape for name, m in state.memory.items()} == {"m": (2,), "v": (2,)}
     assert not np.any(jax.tree.leaves(state.memory))
     np.testing.assert_array_equal([usual.published, shifted.published], [np.nan, 0.5])
+    assert (usual.also_published, usual.ends, usual.curve) == ({"loss": 1.0}, (2,), ())
+    assert usual.unscaled_decay
 
 
 def test_a_study_has_its_own_figure_unless_more_are_asked_for(read):
@@ -249,6 +252,14 @@ def test_a_run_is_laid_over_the_top_of_the_file(read):
         (
             SHARED + "published = [1.0, 2.0]\n" + OBJECTIVE + ADAM,
             "`published` must have a number for each of the 1 cases, but has 2.",
+        ),
+        (
+            SHARED + "also_published = { loss = [1.0, 2.0] }\n" + OBJECTIVE + ADAM,
+            "`also_published.loss` must have a number for each of the 1 cases, but has 2.",
+        ),
+        (
+            SHARED + "curve = [1.0]\n" + OBJECTIVE + ADAM,
+            "`curve` must have a number for each of evenly spaced steps from 0 to `steps`",
         ),
         (
             'study = "basin"\n' + SHARED + OBJECTIVE + ADAM,

@@ -69,21 +69,34 @@ def test_the_figures_of_adam_on_the_quadratic():
     assert found.errors[1, 1] <= 3e-7
 
 
-def test_a_known_kink_is_crossed():
-    warm_up = optax.schedules.warmup_cosine_decay_schedule(0.0, 0.01, 30, 200)
-    tx, errors = optax.adam(warm_up, 0.98, 0.998), []
-    for kinks in ((), (30,)):
+WARM_UP = optax.schedules.warmup_cosine_decay_schedule(0.0, 0.01, 30, 200)
+
+
+def untold(schedule):
+    """Adam with a schedule of a float of its own, which is no counter."""
+
+    def update(updates, time, params=None):
+        del params
+        return jax.tree.map(lambda u: schedule(time) * u, updates), time + 1.0
+
+    by_time = optax.GradientTransformation(lambda params: jnp.zeros(()), update)
+    return optax.chain(optax.scale_by_adam(0.98, 0.998), by_time, optax.scale(-1.0))
+
+
+def test_a_kink_is_crossed_whether_told_or_found():
+    told, found = untold(WARM_UP), optax.adam(WARM_UP, 0.98, 0.998)
+    errors = []
+    for tx, kinks in ((told, ()), (told, (30,)), (found, ()), (found, (30,))):
         flow = ide.InterpolatingFlow(tx, order=4, exact_steps=0, kinks=kinks, check=False)
         path = ide.solve(flow, ide.Quadratic(), 1.0, np.arange(121.0), method=TIGHT)
         run = ide.run_discrete(flow, ide.Quadratic(), 1.0, 120)
         errors.append(float(ide.compare(path, run).max_error))
-    assert errors[1] < 1e-7 < 1e-5 < errors[0]
+    assert max(errors[1:]) < 1e-7 < 1e-5 < errors[0], errors
     assert path.stats["num_exact"] == 4
 
 
 def test_a_kink_nobody_told_is_flagged():
-    warm_up = optax.schedules.warmup_cosine_decay_schedule(0.0, 0.01, 30, 200)
-    flow = ide.InterpolatingFlow(optax.adam(warm_up, 0.98, 0.998), order=4, exact_steps=0)
+    flow = ide.InterpolatingFlow(untold(WARM_UP), order=4, exact_steps=0)
     with pytest.warns(UserWarning, match="`kinks`"):
         ide.solve(flow, ide.Quadratic(), 1.0, np.arange(121.0), method=TIGHT)
 

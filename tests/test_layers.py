@@ -13,6 +13,7 @@ LAYERS = [
     "_types",
     "_checks",
     "_barrier",
+    "_second",
     "_results",
     "_objective",
     "_kernel",

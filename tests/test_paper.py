@@ -5,9 +5,14 @@ import json
 import subprocess
 import sys
 
+import diffrax as dfx
+import jax
 import numpy as np
+import optax
 import pytest
 
+import idemodels as ide
+from idemodels._analysis import bound_decay, envelope, order, since
 from idemodels._cli import main
 from idemodels._config import read_config, shipped
 
@@ -134,6 +139,99 @@ def test_the_report_has_claims_errors_figures_and_what_they_redraw(tmp_path, mon
     links = [part.split(")")[0] for part in text.split("](")[1:]]
     assert len(links) > 6
     assert all((folder / link).exists() for link in links if not link.startswith("http"))
+
+
+# Published bounds of the loss gap of Adam: A, omega and B, github.com/carlosherediapimienta/
+# nonlocal-adam, notebooks/error_phi.ipynb. In single precision the loss has seven digits.
+@pytest.mark.parametrize(("x64", "rtol"), [(True, 5e-7), (False, 1e-4)])
+def test_the_loss_gap_of_adam_has_the_published_bound(x64, rtol):
+    case = next(iter(cases_of("second_order_loss_gap")))
+    with jax.enable_x64(x64):
+        model = ide.Adam(0.001, 0.99, 0.999)
+        path = ide.run_discrete(model, ide.TiltedDoubleWell(0.0), -1.5, case.steps)
+    t = np.asarray(path.times)
+    late, upper = since(t, 1.0), envelope(t, np.asarray(path.loss), 0.1)
+    found = bound_decay(t[late], upper[late], 1.7)
+    np.testing.assert_allclose(found, (13.04846, 2.332687, 1.351972e-3), rtol=rtol)
+
+
+def cases_of(name):
+    return read_config(shipped()[f"paper/{name}"]).cases
+
+
+def test_the_published_slopes_are_those_of_the_published_errors():
+    cases = cases_of("second_order_error_table")
+    slopes = {"published": [], "loss": []}
+    for speed in (None, -1.0, 0.0, 1.0, 2.0):
+        mine = [case for case in cases if case.values.get("velocity0") == speed]
+        rates = np.array([case.values["learning_rate"] for case in mine])
+        slopes["published"].append(order(rates, np.array([case.published for case in mine])))
+        losses = np.array([case.also_published["loss"] for case in mine])
+        slopes["loss"].append(order(rates, losses))
+    # notebooks/max_error.ipynb
+    assert slopes["published"] == pytest.approx([2.534, 2.814, 2.782, 2.715, 2.521], abs=6e-4)
+    assert slopes["loss"] == pytest.approx([4.625, 5.031, 4.936, 4.713, 4.657], abs=6e-4)
+
+
+def test_configs_end_at_the_last_rows_of_the_authors_files():
+    ends = lambda name: {c.values["learning_rate"]: c.steps for c in cases_of(name)}
+    small = {1e-4: 11999, 5e-4: 4999, 1e-3: 2999, 5e-3: 1499, 0.01: 1499, 0.05: 999, 0.1: 999}
+    assert small.items() <= ends("second_order_basins").items()
+    gap = {5e-4: 9999, 1e-3: 5999, 5e-3: 1399, 0.01: 1399, 0.05: 1499, 0.1: 1499}
+    assert ends("second_order_loss_gap") == gap
+    speeds = {5e-4: 8999, 1e-3: 5499, 5e-3: 1999, 0.01: 1499, 0.05: 999}
+    assert ends("second_order_velocity") == speeds
+    assert ends("rmsprop_quadratic") == {0.1: 60, 0.01: 600}
+    assert {c.ends for c in cases_of("rmsprop_quadratic")} == {(50,), (500,)}
+    wells = {(c.values["theta0"], c.steps, c.ends) for c in cases_of("second_order_wells")}
+    assert wells == {(-1.5, 4999, (2999,)), (2.0, 3999, ())}
+    known = [c.also_published["loss"] for c in cases_of("second_order_velocity")]
+    assert np.sum(np.isfinite(known)) == 15
+    curves = [c for c in cases_of("second_order_files") if c.values["shift"] == 0.0]
+    assert len(curves) == 42
+    assert {len(c.curve) for c in curves} == {21}
+
+
+@pytest.mark.slow
+def test_nesterovs_equation_is_solved_from_rest():
+    from scipy.integrate import solve_ivp
+
+    (growing, _, constant) = (case.model for case in cases_of("future_nesterov"))
+    bowl, alpha, near = ide.Quadratic(2.0, 4.0), 0.1, 1e-3
+    method = ide.Markov(dfx.Tsit5(), rtol=1e-9, atol=1e-11)
+    path = ide.solve(growing, bowl, 0.0, np.arange(101.0), method=method)
+    field = lambda s, y: [y[1], -3.0 / s * y[1] - alpha * 2.0 * (y[0] - 4.0)]
+    # theta'' = - alpha g / 4 at the start, where g = -8
+    first = [alpha * near**2, 2.0 * alpha * near]
+    right = solve_ivp(field, (near, 100.0), first, "DOP853", np.arange(1.0, 101.0), rtol=1e-11)
+    np.testing.assert_allclose(path.theta[1:], right.y[0], rtol=0, atol=1e-6)
+    # torch's and optax's: the notebook's
+    twin = optax.sgd(alpha, momentum=0.9, nesterov=True)
+    theirs = ide.run_discrete(twin, bowl, 0.0, 100)
+    ours = ide.run_discrete(constant, bowl, 0.0, 100)
+    np.testing.assert_allclose(ours.theta, theirs.theta, rtol=0, atol=1e-13)
+    x = y = 0.0
+    for k in range(100):
+        x, old = y - alpha * 2.0 * (y - 4.0), x
+        y = x + (k + 1.0) / (k + 4.0) * (x - old)
+    last = ide.run_discrete(growing, bowl, 0.0, 100).theta[-1]
+    assert float(last) == pytest.approx(y, abs=1e-12)
+
+
+def test_decay_that_the_learning_rate_does_not_scale():
+    alpha, w, bowl = 0.1, 0.02, ide.Quadratic(2.0, 4.0)
+    model = ide.Adam(alpha, weight_decay=w, l2=0.5)
+    run = ide.run_discrete(model.optax(unscaled_decay=True), bowl, 1.0, 30)
+    theta, m, v = 1.0, 0.0, 0.0
+    for k in range(1, 31):
+        g = 2.0 * (theta - 4.0) + 0.25 * theta
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        step = alpha * (m / (1 - 0.9**k)) / (np.sqrt(v / (1 - 0.999**k)) + 1e-8)
+        theta = (1.0 - w) * theta - step
+    assert float(run.theta[-1]) == pytest.approx(theta, abs=1e-13)
+    same = ide.Adam(alpha, weight_decay=w / alpha, l2=0.5)
+    again = ide.run_discrete(same, bowl, 1.0, 30)
+    np.testing.assert_allclose(again.theta, run.theta, rtol=0, atol=1e-13)
 
 
 def test_every_config_of_the_paper_claims_something_and_is_mapped_to_a_figure():

@@ -207,7 +207,8 @@ WRONG = [
     ({"b2": [np.nan]}, "must be finite"),
     ({"b2": ["x"]}, "must be a list of numbers"),
     ({"learning_rate": [-1.0]}, "must be positive, but has -1"),
-    ({"theta0": {"a": np.ones((2, 3))}}, "must have a row like"),
+    ({"theta0": {"a": np.ones((2, 3))}}, "must have an array of numbers, a row for each value"),
+    ({"theta0": np.ones((2, 3))}, r"must have a row of shape \(\) for each value"),
     ({}, "must be a dict from names to values"),
 ]
 
@@ -445,3 +446,120 @@ def test_two_processes_share_a_store(tmp_path):
     alone = sweep(over, 30, batch=512)
     with xr.open_zarr(tmp_path / "both.zarr", chunks=None, consolidated=False) as found:
         np.testing.assert_allclose(found.final_theta, alone.final_theta, rtol=1e-12)
+
+
+def least_squares(theta, data):
+    return jnp.mean((data[0] @ theta - data[1]) ** 2)
+
+
+LEFT = np.random.default_rng(0).normal(size=(4, 10, 3))
+RIGHT = LEFT @ np.array([1.0, -2.0, 0.5])
+PAIR = {"objective": least_squares, "theta0": jnp.zeros(3), "args": (LEFT[0], RIGHT[0])}
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_data_in_a_tuple_or_a_list_is_an_axis(kind):
+    method = ide.Markov(rtol=1e-5, atol=1e-8)
+    given = PAIR | {"args": kind(PAIR["args"]), "method": method, "discrete": False}
+    over = {"args": kind([LEFT, RIGHT])}
+    if kind is list:
+        over = ide.points(over | {"learning_rate": [0.01] * 4})
+    found = sweep(over, 20, **given)
+    alone = ide.solve(
+        ide.Adam(0.01),
+        least_squares,
+        jnp.zeros(3),
+        np.array([0.0, 20.0]),
+        args=(LEFT[2], RIGHT[2]),
+        method=method,
+    )
+    np.testing.assert_allclose(found.final_theta[2], alone.theta[-1], rtol=1e-8)
+
+
+def test_a_start_in_a_tuple_keeps_what_is_no_array():
+    """Rows may be lists too, and an index stays an integer."""
+
+    def objective(theta, which):
+        a, b, power, _ = theta
+        return jnp.sum((a - 1.0) ** power) + (b - jnp.arange(3.0)[which]) ** 2
+
+    theta0 = (jnp.zeros(2), jnp.zeros(()), 2, "kept")
+    over = ide.points({"theta0": ([[1.0, 1.0]] * 3, np.arange(3.0), None, None), "args": [0, 1, 2]})
+    given = {"objective": objective, "theta0": theta0, "args": 0, "discrete": False}
+    found = sweep(over, 3, **given)
+    np.testing.assert_allclose(found.final_loss, 0.0, atol=1e-20)
+    np.testing.assert_array_equal(found["args"], [0, 1, 2])
+
+
+ROWS = [
+    ({"args": (LEFT,)}, {}, r"Axis 'args' must be a pytree like what it replaces, PyTreeDef\(\("),
+    ({"args": (LEFT, RIGHT[:3])}, {}, r"has 3 rows at \[1\] and 4 at \[0\]"),
+    ({"args": (LEFT, LEFT)}, {}, r"at \[1\] a row of shape \(10,\) .* shape \(4, 10, 3\)"),
+    ({"args": (LEFT, "x")}, {}, r"must have at \[1\] an array of numbers, .* but has 'x'"),
+    ({"args": (LEFT, [[0.0] * 10, [0.0]])}, {}, r"must have at \[1\] an array of numbers"),
+    ({"args": ide.axis([1.0, 2.0])}, {}, "must be a pytree like what it replaces"),
+    ({"args": (LEFT[:0], RIGHT[:0])}, {}, "must have a value, but is empty"),
+    ({"args": (LEFT, RIGHT)}, {"args": None}, "`args` must be given where the axis 'args' is"),
+    ({"theta0": [1.0, 2.0]}, {}, r"must have a row of shape \(3,\) .* one of shape \(2,\)"),
+    ({"theta0": "abc"}, {}, "must have an array of numbers"),
+    (ide.points({"args": (LEFT, RIGHT), "eps": [1e-8]}), {}, "have values of one length"),
+]
+
+
+@pytest.mark.parametrize(("over", "given", "message"), ROWS)
+def test_rows_that_do_not_fit_are_named_in_short(over, given, message):
+    with pytest.raises(ValueError, match=message) as e:
+        sweep(over, **(PAIR | given))
+    assert len(str(e.value)) < 400
+
+
+def test_a_value_that_only_a_model_made_for_it_takes_is_refused():
+    with pytest.raises(ValueError, match=r"Axis 'b2' must have values that Adam takes .* has 0\.0"):
+        sweep({"b2": [0.0, 0.9]})
+    with pytest.raises(ValueError, match=r"Axis 'b2' must have values"):
+        sweep(ide.points({"b2": [0.9, 0.0], "b1": [0.0, 0.0]}))
+
+
+@pytest.mark.slow
+def test_a_schedule_and_an_advanced_model_are_swept():
+    warm = lambda s, peak, steps: peak * jnp.minimum(s / steps, 1.0)
+    model = ide.Adam(ide.Schedule(warm, peak=0.01, steps=20.0))
+    found = sweep({"model.learning_rate.parameters['peak']": [1e-3, 1e-2]}, 50, model=model)
+    np.testing.assert_allclose(found.final_theta[1], single(model, 50).theta[-1], rtol=1e-4)
+    model = ide.RMSProp(0.01, 0.9, reading="advanced")
+    found = sweep({"learning_rate": [1e-3, 1e-2]}, 50, model=model, method=ide.FixedPoint())
+    alone = single(model, 50, method=ide.FixedPoint())
+    np.testing.assert_allclose(found.final_theta[1], alone.theta[-1], rtol=1e-8)
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np
+jax.config.update("jax_enable_x64", True)
+import idemodels as ide
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+
+x = np.random.default_rng(0).normal(size=(8, 3))
+y = x @ np.array([1.0, -2.0, 0.5])
+loss = lambda w, a: jnp.mean((a[0] @ w - a[1]) ** 2)
+parts = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), P("data"))
+split = tuple(jax.device_put(a, parts) for a in (x, y))
+other = tuple(jax.device_put(a, jax.devices()[1]) for a in (x, y))
+theta0 = jax.device_put(jnp.zeros(3), NamedSharding(parts.mesh, P()))
+run = lambda loss, **options: ide.sweep(
+    ide.Adam(0.05), loss, theta0, 20, {"b2": [0.9, 0.99]}, progress=False, **options
+)
+whole = run(loss, args=(x, y), devices=1)
+for data in (split, other):
+    for devices in (None, 1):
+        found = run(loss, args=data, devices=devices)
+        np.testing.assert_allclose(found.final_theta, whole.final_theta, rtol=1e-10)
+found = run(lambda w: loss(w, split))
+np.testing.assert_allclose(found.final_theta, whole.final_theta, rtol=1e-10)
+"""
+
+
+@pytest.mark.slow
+def test_data_in_parts_on_devices_is_swept(tmp_path):
+    flags = "--xla_force_host_platform_device_count=2"
+    process = script(tmp_path, source=SHARDED, XLA_FLAGS=flags)
+    assert process.wait(300) == 0, (tmp_path / "stderr").read_text()

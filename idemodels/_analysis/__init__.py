@@ -3,5 +3,6 @@ from .decay import (
     bound_decay as bound_decay,
     envelope as envelope,
     fit_decay as fit_decay,
+    since as since,
 )
 from .order import order as order

@@ -6,6 +6,8 @@ import numpy as np
 
 # Rates that are tried first.
 _GRID = 400
+# Times are sums of learning rates: so near to a limit, in parts of the closest two, they are on it.
+_ROUNDING = 0.1
 
 
 class Decay(NamedTuple):
@@ -60,8 +62,9 @@ def bound_decay(t: np.ndarray, y: np.ndarray, tail: float) -> Decay:
     **Raises:** `ValueError` for data that are not so.
     """
     t, y = _checked(t, y)
-    floor = float(np.max(y[t >= t[-1] - tail]))
-    above = (t <= t[-1] - tail) & (y > floor)
+    last = since(t, t[-1] - tail)
+    floor = float(np.max(y[last]))
+    above = ~last & (y > floor)
     if np.count_nonzero(above) < 2:
         return Decay(np.nan, np.nan, floor)
     rate = -float(np.polyfit(t[above], np.log(y[above] - floor), 1)[0])
@@ -71,8 +74,24 @@ def bound_decay(t: np.ndarray, y: np.ndarray, tail: float) -> Decay:
 
 def envelope(t: np.ndarray, y: np.ndarray, width: float) -> np.ndarray:
     """The largest `y` over the last `width` of `t`, at every one of them: hides oscillation."""
-    first = np.searchsorted(t, t - width)
+    t = np.asarray(t, float)
+    first = np.searchsorted(t, t - width - _rounding(t))
     return np.array([y[i : j + 1].max() for j, i in enumerate(first)])
+
+
+def since(t: np.ndarray, start: float) -> np.ndarray:
+    """Which of the times `t` are `start` or later, but for rounding, shape `(n,)`.
+
+    **Arguments:**
+
+    - `t`: shape `(n,)`, increasing.
+    """
+    return t >= start - _rounding(t)
+
+
+def _rounding(t: np.ndarray) -> float:
+    """How far two times may be apart and still be meant as the same."""
+    return _ROUNDING * float(np.min(np.diff(t))) if len(t) > 1 else 0.0
 
 
 def _checked(t: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from .._equation import Equation, Fixed, dtype_of
 from .._kernel import AbstractMarkovKernel
 from .._model import AbstractModel
 from .._parameters import as_parameters, check_model, check_objective
+from .._second import jacobian, linearized
 from .._solve import Held
 from .._types import Objective, Theta
 from .lanczos import leading
@@ -194,13 +195,13 @@ def _held(model: AbstractModel) -> dict[str, np.ndarray]:
 @eqx.filter_jit
 def _hessian(point: Point) -> Array:
     flat, unravel = ravel_pytree(point.theta)
-    return jax.jacfwd(lambda x: ravel_pytree(point.gradient(unravel(x)))[0])(flat)
+    return jacobian(lambda x: ravel_pytree(point.gradient(unravel(x)))[0], flat)
 
 
 @eqx.filter_jit
 def _leading_pair(point: Point, profile: PyTree[Array], count: int):
     flat, unravel = ravel_pytree(point.theta)
-    _, push = jax.linearize(lambda x: ravel_pytree(point.gradient(unravel(x)))[0], flat)
+    _, push = linearized(lambda x: ravel_pytree(point.gradient(unravel(x)))[0], flat)
     start, other = jr.normal(jr.key(0), (2, flat.size), flat.dtype)
     apart = jnp.abs(start @ push(other) - other @ push(start))
     size = jnp.linalg.norm(start) * jnp.linalg.norm(push(other))

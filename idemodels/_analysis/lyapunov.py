@@ -14,6 +14,7 @@ from .._equation import Augmented, Equation, Fixed, cast, dtype_of
 from .._kernel import Constant, Exponential
 from .._model import Adam, MemoryModel
 from .._results import Trajectory
+from .._second import pushed
 from .._types import Objective
 from .energy import bracket_of, law_of, potential
 from .hold import Hypothesis, all_hold, of_the_equation
@@ -211,14 +212,15 @@ def _along(equation, extra, slack, given, losses, has_objective):
         if has_objective and memory is not None:
             y = Augmented(theta, memory["memory"], fixed, memory["velocity"])
 
-            def energy(s, y):
+            def energy(at):
+                s, y = at
                 moments = {n: m.markov.read(y.memory[n]) for n, m in model.memories().items()}
                 g = equation.gradient(y.theta, fixed)
                 rest = extra(model, s, y.theta, g, moments)
                 return equation.loss(y.theta) + potential(model, y.theta) + rest
 
             rates = equation(s, y, None)
-            out["derivative"] = jax.jvp(energy, (s, y), (jnp.ones_like(s), rates))[1]
+            out["derivative"] = pushed(energy, (s, y), (jnp.ones_like(s), rates))
         return out
 
     return jax.lax.map(row, (given, losses))

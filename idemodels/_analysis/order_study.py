@@ -149,7 +149,9 @@ def _largest(
     equation = dataclasses.replace(equation, weights=weights.astype(dtype))
     y = equation.steps(equation.start(theta), marks[0])
     state = State(None, None, y.memory)
-    problem = prepare(equation, y.theta, state, marks.astype(dtype), True, None)
+    problem = prepare(
+        equation, y.theta, state, marks.astype(dtype), True, None, jnp.zeros(0, dtype)
+    )
     path = report(problem, method.run(problem, None), True)
     run = iterates(flow, equation.loss, theta, jnp.diff(marks, prepend=0))
     run = jax.tree.map(lambda x: x[1:], run)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from .._equation import cast, dtype_of
 from .._model import AbstractModel
 from .._parameters import as_parameters, check_model
 from .._results import Trajectory
@@ -53,10 +54,11 @@ def rows_of(model: Any, trajectory: Any) -> Rows:
             f"Argument `trajectory` must have the moments of {type(model).__name__}, but has not "
             f"{names}. {hint}"
         )
-    thetas = eqx.filter(trajectory.theta, eqx.is_inexact_array)
-    kept = {name: eqx.filter(trajectory.moments[name], eqx.is_inexact_array) for name in wanted}
-    first = jax.tree.map(lambda x: x[0] if eqx.is_inexact_array(x) else x, trajectory.theta)
-    as_parameters(first)
+    thetas, rest = as_parameters(trajectory.theta)
+    # an optimizer may run, or keep its moments, in half precision
+    moments = {name: eqx.filter(trajectory.moments[name], eqx.is_inexact_array) for name in wanted}
+    kept = cast(moments, dtype_of(thetas))
+    first = eqx.combine(jax.tree.map(lambda x: x[0], thetas), rest)
     flags = [
         np.isfinite(np.asarray(x)).reshape(x.shape[0], -1).all(axis=1)
         for x in jax.tree.leaves((thetas, kept))

@@ -13,6 +13,7 @@ from jaxtyping import Array, PyTree
 from .._equation import dtype_of
 from .._model import AbstractModel
 from .._results import Trajectory
+from .._second import linearized
 from .._types import Objective
 from .lanczos import leading
 from .linearize import DENSE, Point, not_diagonal, point_of
@@ -161,7 +162,7 @@ def _at(point: Point, s: Any, theta: PyTree[Array], moments: Any):
     """The gradient's derivative at a row as a function of flat vectors, and the response."""
     model = point.equation.model
     flat, unravel = ravel_pytree(theta)
-    g, push = jax.linearize(lambda x: ravel_pytree(point.gradient(unravel(x)))[0], flat)
+    g, push = linearized(lambda x: ravel_pytree(point.gradient(unravel(x)))[0], flat)
     found = response(model, point.names, s, theta, unravel(g), moments)
     root = jnp.sqrt(jnp.maximum(ravel_pytree(found.profile)[0], 0.0))
     return push, root, found._replace(profile=jnp.zeros(()))

@@ -106,7 +106,8 @@ def work(case: Case, dtype: str, points: int) -> tuple[Record, Pair | None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # told already
             again = None if finer is None else _solved(case, finer, start, ts)
-        discrete = run_discrete(case.model, case.objective, start, case.steps, ts=marks)
+        twin: Any = case.model.optax(unscaled_decay=True) if case.unscaled_decay else case.model  # pyright: ignore[reportCallIssue]
+        discrete = run_discrete(twin, case.objective, start, case.steps, ts=marks)
         path, discrete = (_timed(case, side) for side in (path, discrete))
     except ValueError as e:
         return Record(*case_is, False, str(e)), None
@@ -114,7 +115,8 @@ def work(case: Case, dtype: str, points: int) -> tuple[Record, Pair | None]:
     equation, run = jax.device_get(sides)
     compared = _compared(equation.path, run.path, again, at)
     error = np.asarray(compared.error)
-    known = case.objective, case.published, _least(case), case.model
+    of_source = case.also_published, case.curve, case.ends
+    known = case.objective, case.published, _least(case), case.model, *of_source
     pair = Pair(case.values, equation, run, at, error, *known)
     okay, result = _outcome(equation.path, run.path)
     stats = equation.path.stats
@@ -132,7 +134,7 @@ def work(case: Case, dtype: str, points: int) -> tuple[Record, Pair | None]:
         "warning": " ".join(str(w.message) for w in told) or None,
     }
     if okay:
-        own = stats.get("solver_error", compared.solver_error)
+        own = compared.solver_error
         measured |= {
             "max_error": float(compared.max_error),
             "at": int(compared.at),

@@ -31,6 +31,10 @@ class Case:
     - `theta0`: numbers; `None` where the objective's own start is taken.
     - `shift`: where the equation starts: it is at `shift + k` where the discrete run is at k.
     - `published`: the source's number for this case; NaN where it has none.
+    - `also_published`: its further numbers, by name.
+    - `curve`: its theta at evenly spaced steps, from 0 to `steps`; empty where it has none.
+    - `ends`: steps at which another version of the source ends.
+    - `unscaled_decay`: of the discrete run, as `optax` of a model has it.
     """
 
     values: Mapping[str, Any]
@@ -42,6 +46,10 @@ class Case:
     every: int
     shift: float
     published: float
+    also_published: Mapping[str, float]
+    curve: tuple[float, ...]
+    ends: tuple[float, ...]
+    unscaled_decay: bool
 
     @property
     def marks(self) -> np.ndarray:
@@ -84,9 +92,13 @@ def cases_of(run: Run) -> list[Case]:
             values_shown |= {} if start is None else {"theta0": start}
             values_shown |= {} if shift is None else {"shift": shift}
             _check_shift(shift, made, method)
-            of_run = (start, run.steps, run.every, shift or 0.0, np.nan)
-            cases.append(Case(values_shown, made, made_objective, method, *of_run))
-    return _with_published(cases, run.published)
+            if run.unscaled_decay and isinstance(made, InterpolatingFlow):
+                text = "must be left out for a flow, whose discrete run is its own optimizer's."
+                raise Mistakes(Mistake(("unscaled_decay",), text))
+            of_run = (start, run.steps, run.every, shift or 0.0)
+            of_source = (np.nan, {}, _curve(run), tuple(_listed(run.ends)), run.unscaled_decay)
+            cases.append(Case(values_shown, made, made_objective, method, *of_run, *of_source))
+    return _with_published(cases, run)
 
 
 def combinations(table: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
@@ -189,14 +201,34 @@ def _check_shift(shift: Any, model: Any, method: AbstractMethod) -> None:
         raise Mistakes(Mistake(("shift",), text))
 
 
-def _with_published(cases: list[Case], published: Any) -> list[Case]:
-    if published is None:
-        return cases
-    numbers = _listed(published)
-    if len(numbers) != len(cases):
-        text = f"must have a number for each of the {len(cases)} cases, but has {len(numbers)}."
-        raise Mistakes(Mistake(("published",), text))
-    return [replace(case, published=float(x)) for case, x in zip(cases, numbers, strict=True)]
+def _with_published(cases: list[Case], run: Run) -> list[Case]:
+    named: dict[tuple[str, ...], Any] = {
+        ("also_published", name): x for name, x in run.also_published.items()
+    }
+    if run.published is not None:
+        named[("published",)] = run.published
+    for keys, published in named.items():
+        numbers = _listed(published)
+        if len(numbers) != len(cases):
+            text = f"must have a number for each of the {len(cases)} cases, but has {len(numbers)}."
+            raise Mistakes(Mistake(keys, text))
+        for i, x in enumerate(map(float, numbers)):
+            if len(keys) == 1:
+                cases[i] = replace(cases[i], published=x)
+            else:
+                cases[i] = replace(cases[i], also_published={**cases[i].also_published, keys[1]: x})
+    return cases
+
+
+def _curve(run: Run) -> tuple[float, ...]:
+    numbers = [] if run.curve is None else _listed(run.curve)
+    if len(numbers) == 1 or (numbers and run.steps % (len(numbers) - 1)):
+        text = (
+            f"must have a number for each of evenly spaced steps from 0 to `steps`, {run.steps}, "
+            f"but has {len(numbers)}."
+        )
+        raise Mistakes(Mistake(("curve",), text))
+    return tuple(map(float, numbers))
 
 
 def _check_start(objective: Any, start: Any) -> None:

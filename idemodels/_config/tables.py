@@ -9,7 +9,7 @@ import pydantic
 from pydantic import AfterValidator, PlainValidator
 
 from .._method import FixedPoint, History, Markov
-from .._model import AdaGrad, Adam, RMSProp, SecondOrderAdam
+from .._model import AdaGrad, Adam, Nesterov, RMSProp, SecondOrderAdam
 from .._objective import (
     DigitsMLP,
     DoubleWell,
@@ -43,6 +43,7 @@ MODELS = {
     "adagrad": AdaGrad,
     "second_order_adam": SecondOrderAdam,
     "interpolating_flow": interpolating_flow,
+    "nesterov": Nesterov,
 }
 # In the order in which they are tried where a config names none.
 METHODS = {"markov": Markov, "fixed_point": FixedPoint, "history": History}
@@ -135,8 +136,13 @@ class Run(Table):
     """The keys that describe a run: at the top of a file, or in one of its `[[runs]]`.
 
     - `method`: by default what the model needs.
+    - `unscaled_decay`: whether the discrete run's `weight_decay` is not times the learning rate;
+        see `optax` of a model.
     - `shift`: where on its own axis s the equation starts, its memories empty; s = 0 by default.
     - `published`: a number of the source for each case, in their order, to stand beside ours.
+    - `also_published`: further ones, by the names that the study has for them.
+    - `curve`: the source's theta, a number, at evenly spaced steps from 0 to `steps`.
+    - `ends`: steps at which another version of the source ends; marked in the figures.
     """
 
     steps: _Count
@@ -145,8 +151,12 @@ class Run(Table):
     theta0: _Starts = None
     model: dict[str, Any]
     method: dict[str, Any] | None = None
+    unscaled_decay: bool = False
     shift: _Numbers = None
     published: _Numbers = None
+    also_published: dict[str, _Numbers] = {}
+    curve: _Numbers = None
+    ends: _Numbers = []
 
 
 def _table(kind: str, of: Callable[..., Any], numbers: Any) -> type[Table]:

@@ -47,7 +47,7 @@ class FlowEquation(eqx.Module):
         dtype = dtype_of(theta)
         tx = cast(model, dtype).optax()
 
-        def step(g, opt_state):
+        def step(g, opt_state, theta):
             with jax.numpy_dtype_promotion("standard"):
                 return tx.update(g, opt_state, theta)
 
@@ -78,13 +78,28 @@ class FlowEquation(eqx.Module):
         del s
         return y.theta, self.read(y.memory)
 
-    def times(self, ts: Path) -> None:
+    def times(self, ts: Path, edges: Any) -> None:
         """The papers' time, which an optax transformation does not tell."""
-        del ts
+        del ts, edges
 
     def clamped(self, y: Augmented) -> Augmented:
         """The state with second moments at 0 where they are below."""
         return dataclasses.replace(y, memory=self.layout.clamped(y.memory))
+
+    def settled(self, s: Scalar, y: Augmented) -> Augmented:
+        """The state with its counters a whole number of steps from s, without their rounding.
+
+        A schedule may jump at a whole number, and have another value a rounding before it.
+        """
+
+        def whole(x):
+            near = s.astype(x.dtype) + jnp.round(x - s.astype(x.dtype))
+            close = 1e-3 + 8 * jnp.finfo(x.dtype).eps * jnp.abs(x)
+            return jnp.where(jnp.abs(x - near) < close, near, x)
+
+        counts = dict(zip(self.layout.names, self.layout.counts, strict=True))
+        memory = {name: whole(x) if counts[name] else x for name, x in y.memory.items()}
+        return dataclasses.replace(y, memory=memory)
 
     def step(self, y: Augmented) -> tuple[Augmented, Augmented]:
         """The state after a step of the optimizer, and the increments that lead there.

@@ -1,5 +1,6 @@
 """The continuous model, of any order, of any optax optimizer: what the user asks for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -39,7 +40,8 @@ class InterpolatingFlow(eqx.Module):
     - `stride`: q. The iterates 0, q, 2q, ... lie on the flow, and those between are reached by the
         optimizer's step: with 2 the path may swing from step to step, as at the edge of stability.
     - `kinks`: steps at which the optimizer is not smooth, such as the end of a warm-up: they are
-        crossed by p q steps of the optimizer.
+        crossed by p q steps of the optimizer. Those of its schedules, which depend on its counters
+        alone, are found without being told, unless they depend on what is traced.
     - `hyperparams`: by name, values in the place of those that `optax.inject_hyperparams` holds in
         the state of `tx`: leaves to be swept and differentiated, with one compilation for all.
     - `predict_error`: whether `solve` solves order p + 1 beside it, for `trajectory.model_error`.
@@ -138,18 +140,24 @@ class InterpolatingFlow(eqx.Module):
         """Every value of the constructor's is known, so that it was checked there."""
         return jnp.ones((), bool)
 
-    def parts(self) -> list[tuple[bool, int]]:
-        """Whether a part is of exact steps, and the step at which it ends; then flow to the end."""
-        at, found = self.exact_steps, [(True, self.exact_steps)]
-        for kink in self.kinks:
+    def parts(self, kinks: Sequence[int]) -> list[tuple[int, int]]:
+        """Where stretches of exact steps begin and end, past the first `exact_steps`.
+
+        Each ends at one of the `kinks`, which increase. Between them is flow.
+        """
+        at, found = self.exact_steps, []
+        for kink in kinks:
             if kink > at:
                 # the last whole stride from which the differences do not reach past the kink
                 whole = at + self.stride * max(0, (kink - self.gradients - at) // self.stride)
-                found += [(False, whole), (True, kink)]
+                found.append((at if whole - at < _SHORT * self.gradients else whole, kink))
                 at = kink
         return found
 
 
+# A flow over less than so many times the steps that its right-hand side takes would take more
+# gradients than those steps.
+_SHORT = 4
 _HIGHEST = 8
 
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from .walk import sign_of_moving
+
 # States that change by a rule that no flow has, and why, with what can be done.
 _REFUSED = {
     "MultiStepsState": "moves the parameters at some of its updates only",
@@ -55,6 +57,7 @@ class Layout(eqx.Module):
     - `treedef`: of the state.
     - `names`: of its leaves, by their paths.
     - `moves`: which of them do; the others are `fixed`.
+    - `counts`: which of them are counters, as floats.
     - `nonnegative`: which of them are clamped at 0.
     - `rough`: what of the update is known not to be smooth, in words; `None` if nothing is.
     """
@@ -62,6 +65,7 @@ class Layout(eqx.Module):
     treedef: Any = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
     moves: tuple[bool, ...] = eqx.field(static=True)
+    counts: tuple[bool, ...] = eqx.field(static=True)
     nonnegative: tuple[bool, ...] = eqx.field(static=True)
     rough: str | None = eqx.field(static=True)
     fixed: tuple[Array | None, ...]
@@ -100,14 +104,14 @@ def by_path(opt_state: Any) -> dict[str, Array]:
 def layout_of(
     tx: optax.GradientTransformation,
     theta: PyTree[Array],
-    step: Callable[[PyTree[Array], Any], tuple[PyTree[Array], Any]],
+    step: Callable[[PyTree[Array], Any, PyTree[Array]], tuple[PyTree[Array], Any]],
     dtype: Any,
 ) -> tuple[Layout, Any]:
     """The layout of the state of `tx`, and that state at the start; nothing is computed but it.
 
     **Arguments:**
 
-    - `step`: of gradient and state, the updates and the next state.
+    - `step`: of gradient, state and parameters, the updates and the next state.
 
     **Raises:** `ValueError` if the state cannot flow.
     """
@@ -116,10 +120,14 @@ def layout_of(
     with_paths, treedef = jax.tree_util.tree_flatten_with_path(opt_state)
     names = tuple(jax.tree_util.keystr(path) for path, _ in with_paths)
     leaves = [_strong(x, name, dtype) for name, (_, x) in zip(names, with_paths, strict=True)]
-    changes, signs = _which_move(step, theta, jax.tree.unflatten(treedef, leaves))
+    jaxpr, changes = _which_change(step, theta, jax.tree.unflatten(treedef, leaves))
     # arrays of floats always do: the start, which some keep, is so handed on with the state
     arrays = (bool(jnp.issubdtype(x.dtype, jnp.floating)) and x.ndim > 0 for x in leaves)
     moves = tuple(a or b for a, b in zip(changes, arrays, strict=True))
+    counts = tuple(
+        bool(moving and jnp.issubdtype(jnp.result_type(x), jnp.signedinteger) and not jnp.ndim(x))
+        for moving, (_, x) in zip(moves, with_paths, strict=True)
+    )
     for name, x, moving in zip(names, leaves, moves, strict=True):
         if moving and not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(
@@ -130,8 +138,9 @@ def layout_of(
     squares = _NONNEGATIVE - ({"nu"} if _first_of(_OTHERS, opt_state) else set())
     nonnegative = tuple(bool(keys & squares) for keys in fields)
     fixed = tuple(None if m else x for m, x in zip(moves, leaves, strict=True))
+    signs = sign_of_moving(jaxpr, counts, moves)
     rough = "its update takes signs" if signs else _first_of(_ROUGH, opt_state)
-    layout = Layout(treedef, names, moves, nonnegative, rough, fixed)
+    layout = Layout(treedef, names, moves, counts, nonnegative, rough, fixed)
     return layout, jax.tree.unflatten(treedef, leaves)
 
 
@@ -147,11 +156,11 @@ def _strong(x: Any, name: str, dtype: Any) -> Array:
     return jnp.asarray(x, x.dtype)
 
 
-def _which_move(step: Any, theta: PyTree[Array], opt_state: Any) -> tuple[tuple[bool, ...], bool]:
-    """Which leaves of the state an update does not hand through, and whether it takes signs."""
+def _which_change(step: Any, theta: PyTree[Array], opt_state: Any) -> tuple[Any, tuple[bool, ...]]:
+    """The update as a program, and which leaves of the state it does not hand through."""
     structure = jax.tree.structure(opt_state)
     try:
-        jaxpr, (_, out) = jax.make_jaxpr(step, return_shape=True)(theta, opt_state)
+        jaxpr, (_, out) = jax.make_jaxpr(step, return_shape=True)(theta, opt_state, theta)
     except TypeError as e:
         raise ValueError(
             "Argument `tx` must be a transformation whose update needs gradient, state and "
@@ -162,22 +171,9 @@ def _which_move(step: Any, theta: PyTree[Array], opt_state: Any) -> tuple[tuple[
             "Argument `tx` must be a transformation that keeps the structure of its state, but it "
             "does not."
         )
-    given = jaxpr.jaxpr.invars[-structure.num_leaves :] if structure.num_leaves else []
-    made = jaxpr.jaxpr.outvars[-structure.num_leaves :] if structure.num_leaves else []
-    moves = tuple(a is not b for a, b in zip(given, made, strict=True))
-    return moves, _has_sign(jaxpr.jaxpr)
-
-
-def _has_sign(jaxpr: Any) -> bool:
-    def inside(eqn):
-        given = jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr)
-        return any(_has_sign(getattr(x, "jaxpr", x)) for x in given if _is_jaxpr(x))
-
-    return any(eqn.primitive.name == "sign" or inside(eqn) for eqn in jaxpr.eqns)
-
-
-def _is_jaxpr(x: Any) -> bool:
-    return hasattr(getattr(x, "jaxpr", x), "eqns")
+    begin, count = len(jax.tree.leaves(theta)), structure.num_leaves
+    given, made = (x[begin : begin + count] for x in (jaxpr.jaxpr.invars, jaxpr.jaxpr.outvars))
+    return jaxpr, tuple(a is not b for a, b in zip(given, made, strict=True))
 
 
 def _refuse_by_name(opt_state: Any) -> None:

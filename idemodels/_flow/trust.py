@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from .._equation import Augmented
+from .._second import pushed
 from .._types import Scalar
 from .equation import FlowEquation
 
@@ -66,7 +67,7 @@ def farthest_multiplier(equation: FlowEquation, y: Augmented) -> Scalar:
 
     def moved(v):
         tangent = jax.tree.map(jnp.multiply, v, sizes)
-        _, out = jax.jvp(lambda y: _steps(equation, y, q), (y,), (tangent,))
+        out = pushed(lambda y: _steps(equation, y, q), y, tangent)
         return jax.tree.map(lambda a, b, size: (a - b) / size, out, tangent, sizes)
 
     def iterate(v, _):

@@ -25,9 +25,10 @@ class Problem(eqx.Module):
     - `keep`: `keep(s, y, moments)`, what is wanted there; a pytree of arrays. Without `moments`
         they are read off the states in `y`.
     - `valid`: where it is False nothing is to be computed.
-    - `breakpoints`: steps at which the learning rate jumps or has a kink: increasing, strictly
-        inside the interval where finite, padded with infinity; of length 0 where the learning rate
-        is a constant.
+    - `breakpoints`: steps at which the right-hand side jumps or has a kink in s: increasing, padded
+        with infinity; of length 0 where the learning rate is a constant and nobody told of any.
+    - `curved`: whether the gradient has derivatives itself; not asked for many parameters, where
+        no method takes them.
     """
 
     equation: Any
@@ -37,6 +38,7 @@ class Problem(eqx.Module):
     keep: Callable[..., PyTree[Array]]
     valid: Flag
     breakpoints: Float[Array, " b"]
+    curved: bool = eqx.field(static=True, default=True)
 
     @property
     def parameters(self) -> int:
@@ -60,6 +62,11 @@ class Answer(eqx.Module):
 
 class AbstractMethod(eqx.Module):
     """How an equation is solved."""
+
+    @property
+    def told(self) -> tuple[float, ...]:
+        """The steps of which the user says that the right-hand side jumps there, or has a kink."""
+        return ()
 
     @abc.abstractmethod
     def solves(self, model: AbstractModel | InterpolatingFlow) -> bool:

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from .._equation import Augmented, Equation
+from .._types import Scalar
+from .longest import LongestStep
 
 
 class AbstractClock(eqx.Module):
@@ -19,6 +21,13 @@ class AbstractClock(eqx.Module):
     @abc.abstractmethod
     def of(self, s: Any) -> Any:
         """t at the optimizer step s."""
+
+    @abc.abstractmethod
+    def longest(self, steps: float | None, origin: PyTree[Array]) -> LongestStep | None:
+        """How long a step in t may be, on a path from `origin`.
+
+        - `steps`: optimizer steps that it may be long; `None` does not say.
+        """
 
     @abc.abstractmethod
     def at(self, t: Any, y: Augmented) -> tuple[Any, Augmented]:
@@ -37,6 +46,9 @@ class StepTime(AbstractClock):
     def of(self, s):
         return s
 
+    def longest(self, steps, origin):
+        return LongestStep.of(self.equation.model, steps, origin)
+
     def at(self, t, y):
         return t, y
 
@@ -45,40 +57,46 @@ class StepTime(AbstractClock):
 
 
 class LogTime(AbstractClock):
-    r"""t = ln s, for starts where the velocity grows like $1/\sqrt s$.
+    r"""$t = \ln(s - s_0)$, for starts where the velocity grows like $1/\sqrt{s - s_0}$.
 
-    There theta is smooth in $\sqrt s = e^{t/2}$, and so is the running mean $q = z/s$ of each
-    memory, which stands in the place of z:
+    There theta is smooth in $\sqrt{s - s_0} = e^{t/2}$, and so is the mean growth
+    $q = (z - z_0)/(s - s_0)$ of each memory, which stands in the place of z:
 
-    $$\frac{d\theta}{dt} = s\,\theta', \qquad \frac{dq}{dt} = z' - q$$
+    $$\frac{d\theta}{dt} = (s - s_0)\,\theta', \qquad \frac{dq}{dt} = z' - q$$
 
     The logarithm rather than the root, because eps makes a layer at $\sqrt s \approx \epsilon/|g|$
     whose width differs from component to component by many orders of magnitude.
     """
 
     equation: Equation
+    origin: Scalar
+    memory: dict[str, PyTree[Array]]
 
     def of(self, s):
-        return jnp.log(s)
+        passed = s - self.origin
+        started = passed > 0
+        return jnp.where(started, jnp.log(jnp.where(started, passed, 1.0)), -jnp.inf)
+
+    def longest(self, steps, origin):
+        del steps, origin  # the whole stretch is one optimizer step
+        return None
 
     def at(self, t, y):
-        s = jnp.exp(t)
-        return s, eqx.tree_at(lambda y: y.memory, y, jax.tree.map(lambda q: q * s, y.memory))
+        passed = jnp.exp(t)
+        memory = jax.tree.map(lambda z0, q: z0 + q * passed, self.memory, y.memory)
+        return self.origin + passed, eqx.tree_at(lambda y: y.memory, y, memory)
 
     def field(self):
         return self._rates
 
-    def start(self, s: Any, y: Augmented, g: PyTree[Array]) -> Augmented:
-        """The state here; at a tiny `s` after an empty start, q = z' as g stands there."""
-        rates = self.equation.rates(0.0, y, g, direction=g)  # the memories' alone are wanted
-        empty = jax.tree.leaves(jax.tree.map(lambda z: jnp.all(z == 0), y.memory))
-        fresh = jnp.all(jnp.stack(empty))
-        q = jax.tree.map(lambda rate, z: jnp.where(fresh, rate, z / s), rates.memory, y.memory)
-        return eqx.tree_at(lambda y: y.memory, y, q)
+    def start(self, y: Augmented, g: PyTree[Array]) -> Augmented:
+        """The state here at `origin`, where it is `y` and the gradient `g`: there q = z'."""
+        rates = self.equation.rates(self.origin, y, g, direction=g)  # the memories' alone
+        return eqx.tree_at(lambda y: y.memory, y, rates.memory)
 
     def _rates(self, t: Any, y: Augmented, args: Any) -> Augmented:
         s, original = self.at(t, y)
-        rates = self.equation(s, original, args)
-        theta, velocity = jax.tree.map(lambda v: s * v, (rates.theta, rates.velocity))
+        rates, passed = self.equation(s, original, args), jnp.exp(t)
+        theta, velocity = jax.tree.map(lambda v: passed * v, (rates.theta, rates.velocity))
         memory = jax.tree.map(lambda rate, q: rate - q, rates.memory, y.memory)
         return Augmented(theta, memory, y.fixed, velocity)

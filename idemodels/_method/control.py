@@ -8,18 +8,19 @@ import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from .._equation import Augmented
 from .._kernel import Memory
 from .._results import RESULTS
 from .._types import Count, Flag, Scalar
+from .longest import LongestStep
 from .norms import by_memory, largest
 from .reporting import Reported
 from .steady import Steady, Watch
 
 # Why a leg of the path ended before its time.
-NOT_STOPPED, STIFF, DIVERGED, NONFINITE, STEP_TOO_SMALL, STEADY = range(6)
+NOT_STOPPED, STIFF, DIVERGED, NONFINITE, STEP_TOO_SMALL, STEADY, BAD_RATE = range(7)
 
 # The attempts that a leg may make before it can be called stiff.
 WARM_UP = 40
@@ -29,6 +30,8 @@ _GROWING = 1.2
 _SOON = 100.0
 # Of a scaled error; its square is finite in single precision too.
 _LARGEST = 1e15
+# The first attempts are short, and the range of theta small: its bound waits for so many of them.
+_SETTLED = 12
 # The smallest step, relative to t or 1, and how often one may be needed.
 _SMALLEST, _FORCED = 1e-10, 1000
 
@@ -42,9 +45,12 @@ class GuardState(eqx.Module):
     forced: Count  # attempts with the smallest step
     clamped: Count  # accepted steps at whose end a memory is negative that must not be
     clamped_from: Scalar  # where the first of them began
+    jumps: Count  # accepted steps that end before a jump
+    error_sum: Scalar  # of accepted steps, in theta
     progress: Scalar  # the running mean of the way made in one attempt
     slower: Scalar  # the same over more attempts
     size: Scalar  # the largest |theta| where the path is
+    range: Scalar  # of theta so far, where a step is bounded by it
     start: Scalar  # where the leg began
     proposed: Scalar  # the next step
     watch: Watch | None
@@ -66,6 +72,9 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     - `warm_up`: attempts that it may make before anything is expected of them.
     - `negative`: whether a state has a negative memory that must not be.
     - `steady`: whether the path has come to rest; `None` never looks.
+    - `jumps`: times to which it steps, since the right-hand side is not smooth there; `None` has
+        none.
+    - `longest`: how long a step may be, where the leg's time is s; `None` does not say.
     - `rests`: whether it may come to rest before the end.
     - `growth`: of a step over the one before it, at most.
     - `proportional`, `integral`: coefficients of diffrax's controller, whose defaults they are.
@@ -80,6 +89,8 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     norm: Callable[[PyTree[Array]], Scalar] = eqx.field(static=True)
     negative: Callable[[Augmented], Flag]
     steady: Steady | None = None
+    jumps: Float[Array, " b"] | None = None
+    longest: LongestStep | None = None
     rests: bool = False
     warm_up: int = WARM_UP
     growth: float = 10.0
@@ -89,7 +100,8 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     def forget_counts(self, state: GuardState) -> GuardState:
         """The state with those counts at 0 that a leg adds up itself."""
         zero = jnp.zeros((), int)
-        state = dataclasses.replace(state, gradients=zero, clamped=zero)
+        state = dataclasses.replace(state, gradients=zero, clamped=zero, jumps=zero)
+        state = dataclasses.replace(state, error_sum=jnp.zeros_like(state.error_sum))
         if state.watch is None:
             return state
         return dataclasses.replace(state, watch=dataclasses.replace(state.watch, looks=zero))
@@ -101,14 +113,23 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
         t1, pid = self._pid(t0).init(terms, t0, t1, y0, dt0, args, func, error_order)
         zero = jnp.zeros((), int)
-        pid = (*pid[:2], jnp.zeros((), bool))
+        pid = eqx.tree_at(_forced, pid, jnp.zeros((), bool))
+        t1, sound = self._within(jnp.asarray(t0), t1)
         pace = jnp.asarray(dt0, jnp.result_type(t0))
         never = jnp.full_like(pace, jnp.inf)
         watch = None if self.steady is None else self.steady.begin(t0, y0)
         size = largest(y0.theta)
         start = jnp.asarray(t0, pace.dtype)
         counts = (zero, zero, zero, zero)
-        return t1, GuardState(pid, *counts, never, pace, pace, size, start, pace, watch, zero)
+        reason = jnp.where(sound, NOT_STOPPED, BAD_RATE)
+        seen = (never, zero, jnp.zeros_like(size), pace, pace, size)
+        seen = (
+            *seen,
+            zero.astype(size.dtype) if self.longest is None else self.longest.range(y0),
+            start,
+            pace,
+        )
+        return t1, GuardState(pid, *counts, *seen, watch, reason)
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
@@ -120,7 +141,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         y0, y1_candidate, y_error = jax.lax.stop_gradient((y0, y1_candidate, y_error))
         scaled = self._scaled(y_error, y0, y1_candidate)
         finite = jnp.isfinite(scaled)
-        forced = old.pid[2]  # diffrax accepts whatever the smallest step yields
+        forced = _forced(old.pid)  # diffrax accepts whatever the smallest step yields
         nothing = jnp.zeros_like(scaled)
         keep, next_t0, next_t1, made_jump, pid, result = self._pid(t0).adapt_step_size(
             t0, t1, nothing, nothing, args, scaled, error_order, old.pid
@@ -131,6 +152,13 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         finite = finite & ~lost
         keep = jnp.asarray(keep) & finite
         next_t0 = jnp.where(finite, next_t0, t0)
+        reach = old.range
+        if self.longest is not None:
+            reach = jnp.where(keep, jnp.maximum(reach, self.longest.range(y1_candidate)), reach)
+            way = largest(jax.tree.map(jnp.subtract, y1_candidate.theta, y0.theta))
+            pace = jnp.where(keep & (old.attempts >= _SETTLED), way / (t1 - t0), 0.0)
+            next_t1 = self.longest.by_way(next_t0, next_t1, pace, reach)
+        next_t1, sound = self._within(next_t0, next_t1)
         made = jnp.where(keep, t1 - t0, 0.0)
         progress, slower = 0.9 * old.progress + 0.1 * made, 0.98 * old.slower + 0.02 * made
         below = keep & self.negative(y1_candidate)
@@ -144,9 +172,12 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             old.forced + jnp.where(forced, 1, 0),
             old.clamped + jnp.where(below, 1, 0),
             jnp.where(below, jnp.minimum(old.clamped_from, t0), old.clamped_from),
+            old.jumps + jnp.where(keep & made_jump, 1, 0),
+            old.error_sum + jnp.where(keep, largest(y_error.theta), 0.0),
             progress,
             slower,
             jnp.where(keep, size, old.size),
+            reach,
             old.start,
             jnp.asarray(next_t1 - next_t0, old.proposed.dtype),
             watch,
@@ -154,12 +185,22 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         )
         reason = self._reason(state, next_t0, keep, finite, forced)
         reason = jnp.where(rests, STEADY, jnp.where(lost, STEP_TOO_SMALL, reason))
+        bad = ~sound & (next_t0 < self.end) | (old.reason == BAD_RATE)
+        reason = jnp.where(bad, BAD_RATE, reason)
         # diffrax's reason only ends the loop; ours is read from the state
         result = dfx.RESULTS.where(reason > 0, dfx.RESULTS.dt_min_reached, result)
         state = eqx.tree_at(lambda state: state.reason, state, reason)
         return keep, next_t0, next_t1, made_jump, state, result
 
-    def _pid(self, t: Any) -> dfx.PIDController:
+    def _within(self, t0: Any, t1: Any) -> tuple[Any, Flag]:
+        """The end of a step that is not too long; and whether the learning rate is finite in it."""
+        if self.longest is None:
+            return t1, jnp.ones((), bool)
+        end = jnp.minimum(t1, self.end)
+        h, sound = self.longest(t0, jnp.maximum(end - t0, 0.0))
+        return jnp.where(h < end - t0, t0 + h, t1), sound
+
+    def _pid(self, t: Any) -> dfx.ClipStepSizeController:
         """The wrapped controller. Its smallest step carries the path over a kink of the gradient.
 
         There no step is small enough for the tolerance in a second moment that starts from zero.
@@ -168,7 +209,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         size = jnp.maximum(jnp.abs(t), 1.0)
         smallest = max(_SMALLEST, 64 * float(jnp.finfo(dtype).eps)) * size
         # the error that it sees is the scaled one
-        return dfx.PIDController(
+        controller = dfx.PIDController(
             0.0,
             1.0,
             pcoeff=self.proportional,
@@ -177,6 +218,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             dtmin=smallest,
             factormax=self.growth,
         )
+        return dfx.ClipStepSizeController(controller, jump_ts=self.jumps)
 
     def _scaled(self, error: Any, y0: Augmented, y1: Augmented) -> Scalar:
         """The size of a step's error, 1 where it is as allowed; not finite where `y1` is not."""
@@ -217,6 +259,11 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         return jnp.where(grows, in_proportion, ahead / pace)
 
 
+def _forced(pid: Any) -> Any:
+    """Of the wrapped controllers' state: whether the step is the smallest there is."""
+    return pid.inner_state[2]
+
+
 class BelowZero(eqx.Module):
     """Whether a state has a negative memory that must not be, by more than the tolerance."""
 
@@ -243,6 +290,7 @@ def to_result(reason: Count, result: Any) -> Any:
         (DIVERGED, "diverged"),
         (NONFINITE, "nonfinite_gradient"),
         (STEP_TOO_SMALL, "step_too_small"),
+        (BAD_RATE, "nonfinite_rate"),
         (STEADY, "steady_state"),
     ):
         result = RESULTS.where(reason == code, getattr(RESULTS, name), result)

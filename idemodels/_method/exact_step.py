@@ -25,7 +25,8 @@ class Nodes:
     - `motion`: the integral up to each of `ends` of the polynomial through values at the nodes,
         shape `(n + 1, n)`.
     - `powers`: the coefficients of that polynomial, lowest first, shape `(n, n)`.
-    - `end`: its value at 1, shape `(n,)`; `gap`: how much of the step is past the last node.
+    - `edges`: its values at 0 and at 1, shape `(2, n)`; `gap`: how much of the step is past the
+        last node, and before the first.
     """
 
     def __init__(self, count: int):
@@ -34,7 +35,7 @@ class Nodes:
         self.count = count
         self.inside, self.ends = nodes, np.append(nodes, 1.0)
         self.powers = np.linalg.inv(nodes[:, None] ** j)
-        self.end, self.gap = self.powers.sum(axis=0), 1.0 - nodes[-1]
+        self.edges, self.gap = np.stack([self.powers[0], self.powers.sum(axis=0)]), nodes[0]
         self.motion = (self.ends[:, None] ** (j + 1) / (j + 1)) @ self.powers
 
 
@@ -59,7 +60,10 @@ class ExactStep(eqx.Module):
     - `memory`: by memory, its states at the end (the first rows) and the moment at each node, of
         its states at the start (the first columns) and its feature at each node.
     - `motion`: theta at each of `Nodes.ends` is `faded` theta - `motion` @ direction.
-    - `gap`: how long no node looks, at the end.
+    - `edges`: the integrand of theta's motion at the start and the end of the step, by what it is
+        at the nodes, of the direction there, and `bounds` of the direction at the two themselves.
+    - `start`: s at the start.
+    - `gap`: how long no node looks, at either end.
     """
 
     model: AbstractModel
@@ -68,6 +72,9 @@ class ExactStep(eqx.Module):
     memory: dict[str, Float[Array, "rows columns"]]
     motion: Float[Array, "ends n"]
     faded: Float[Array, " ends"]
+    edges: Float[Array, "2 n"]
+    bounds: Float[Array, "2"]
+    start: Scalar
     gap: Scalar
     sweeps: int = eqx.field(static=True)
 
@@ -86,15 +93,19 @@ class ExactStep(eqx.Module):
             end = jnp.concatenate([E[-1], W[-1].T], axis=1)
             moment = jnp.concatenate([read(E[:-1]), jax.vmap(read)(W[:-1])], axis=1)
             matrices[name] = jnp.concatenate([end, moment])
-        at = jnp.asarray(s, dtype) + ends * h
+        start = jnp.asarray(s, dtype)
+        at = start + ends * h
         alpha = jax.vmap(model.alpha)(at)
         motion = h * jnp.asarray(nodes.motion, dtype)
         # (E1) with decoupled weight decay w: theta' = -alpha (direction + w theta)
         decay = model.weight_decay * (motion @ alpha[:-1])
         motion = motion * alpha[None, :-1] * jnp.exp(decay[None, :-1] - decay[:, None])
         faded = jnp.exp(-decay)
+        remaining = alpha[:-1] * jnp.exp(decay[:-1] - decay[-1])
+        edges = jnp.asarray(nodes.edges, dtype) * remaining[None]
+        bounds = jnp.stack([model.alpha(start) * faded[-1], alpha[-1]])
         gap = h * jnp.asarray(nodes.gap, dtype)
-        return cls(model, at, alpha, matrices, motion, faded, gap, order)
+        return cls(model, at, alpha, matrices, motion, faded, edges, bounds, start, gap, order)
 
     def __call__(
         self, theta: PyTree[Array], memory: dict[str, PyTree[Array]], g: list[PyTree[Array]]
@@ -121,24 +132,34 @@ class ExactStep(eqx.Module):
         return jax.tree.map(lambda x, way: self.faded[i] * x - way, theta, way)
 
     def overlooked(
-        self, d: list[PyTree[Array]], theta: PyTree[Array], memory: dict[str, Any], g: PyTree[Array]
+        self, d: list[PyTree[Array]], before: tuple[Any, Any, Any], after: tuple[Any, Any, Any]
     ) -> PyTree[Array]:
-        """How far theta would be elsewhere if the direction were all through the gap as at the end.
+        """How far theta would be elsewhere if what no node sees lasted through both gaps.
 
-        A direction that is little but a sign turns over at a point; past the last node no rule sees
-        it, and the gradient, which goes on smoothly, does not tell.
+        The rule is exact for what is a polynomial through the nodes: the integrand at both ends of
+        the step, of the learning rate and the direction together, says whether it is one. So it
+        tells of a schedule, of weight decay, of a direction that turns over at a point or depends
+        on s: the gradient, which goes on smoothly, tells of none of them.
 
         **Arguments:**
 
-        - `d`: the direction at each node; `theta`, `memory`, `g`: what the step ends with.
+        - `d`: the direction at each node.
+        - `before`, `after`: theta, memory and gradient at both ends.
         """
         memories = self.model.memories()
-        moments = {name: m.markov.read(memory[name]) for name, m in memories.items()}
-        end = quotient(fraction_of(self.model, self.s[-1], theta, g, moments))
-        weights = jnp.asarray(nodes_for(len(d)).end, self.gap.dtype)
-        expected = combine(weights[None], d)[0]
-        lasting = self.alpha[-1] * self.gap
-        return jax.tree.map(lambda a, b: lasting * (a - b), end, expected)
+
+        def missed(i, s, ends):
+            theta, memory, g = ends
+            moments = {name: m.markov.read(memory[name]) for name, m in memories.items()}
+            there = quotient(fraction_of(self.model, s, theta, g, moments))
+            expected = combine(self.edges[i][None], d)[0]
+            return jax.tree.map(lambda a, b: jnp.abs(self.bounds[i] * a - b), there, expected)
+
+        at_end = missed(1, self.s[-1], after)
+        if not self.model.explicit:
+            return jax.tree.map(lambda a: self.gap * a, at_end)
+        at_start = missed(0, self.start, before)
+        return jax.tree.map(lambda a, b: self.gap * (a + b), at_start, at_end)
 
     def end(self, name: str, state: PyTree[Array], features: list[PyTree[Array]]) -> PyTree[Array]:
         """The states of one memory at the end, of its feature at each node."""

@@ -100,7 +100,7 @@ class ExponentialMultistep(AbstractReporting):
         # under vmap a lane that has ended steps by 0: by as much as before instead, so that what it
         # makes, which is dropped, is finite
         before = -solver_state.lags[1] if self._order > 2 else jnp.ones_like(h)
-        h = jnp.where(h > 0, h, before)
+        h = jnp.maximum(jnp.where(h > 0, h, before), _least(dtype))
         fresh = solver_state.fresh | made_jump
         past = self._filled(equation, model, t0, h, y0, solver_state, fresh)
         exact = ExactStep.of(model, t0, h, self._order)
@@ -115,10 +115,12 @@ class ExponentialMultistep(AbstractReporting):
         theta1 = exact.after(way, y0.theta)
 
         # an error in the velocity lasts as long as the memory that forgets it first
-        lasting = exact.alpha[-1] * memory_time(model, dtype)
+        lasting = jnp.max(exact.alpha) * memory_time(model, dtype)
+        g0 = past.at_start(fresh)
+        overlooked = exact.overlooked(d, (y0.theta, y0.memory, g0), (theta1, memory, new))
         e_theta = jax.tree.map(
-            lambda x, x0, v, v0, more: jnp.abs(x - x0) + lasting * jnp.abs(v - v0) + jnp.abs(more),
-            *(way, foretold, d[-1], foretold_d[-1], exact.overlooked(d, theta1, memory, new)),
+            lambda x, x0, v, v0, more: jnp.abs(x - x0) + lasting * jnp.abs(v - v0) + more,
+            *(way, foretold, d[-1], foretold_d[-1], overlooked),
         )
         e_memory = {}
         for name, m in model.memories().items():
@@ -187,6 +189,10 @@ class _Past(eqx.Module):
     gradients: PyTree[Array]
     fresh: Flag
 
+    def at_start(self, filled: Flag) -> PyTree[Array]:
+        """The gradient where the step starts; `filled` where it is the first after a start."""
+        return jax.tree.map(lambda g: jnp.where(filled, g[-1], g[0]), self.gradients)
+
     def after(self, h: Scalar, new: PyTree[Array]) -> "_Past":
         """The past of the next step, with the `new` gradient at the end of this one."""
         lags = jnp.concatenate([jnp.zeros_like(self.lags[:1]), self.lags[:-1] - h])
@@ -251,6 +257,11 @@ class _Interpolation(dfx.AbstractLocalInterpolation):
         moved, memory, _ = exact(y0.theta, y0.memory, along)
         y = Augmented(exact.after(moved, y0.theta), memory, y0.fixed)
         return jax.tree.map(lambda a, b: jnp.where(started, a, b), y, y0)
+
+
+def _least(dtype: Any) -> float:
+    """The shortest step whose powers are numbers; nothing moves in it."""
+    return float(jnp.finfo(dtype).tiny) ** (1 / max(ORDERS))
 
 
 @functools.cache

@@ -82,8 +82,8 @@ class FixedPoint(AbstractMethod):
 
     - `tol`: what `solver_error` may be, over the largest way that theta makes.
     - `residual_tol`: what `residual` may be; at least a thousand roundings.
-    - `elements`: how many on [0, N], besides those that breaks of the learning rate ask for; `None`
-        doubles them from 128 (from 16 where parameters
+    - `elements`: how many on [0, N], and at least four for each place that is kept for a break of
+        the learning rate; `None` doubles them from 128 (from 16 where parameters
         are many) until `tol` is kept, up to 2048.
         In a traced call, which cannot try, `None` is 256.
     - `extension`: optimizer steps past the end.
@@ -229,16 +229,16 @@ def _elements(
     found = breaks.size if rate.varies else 0
     here = _within(breaks, start, end, found)
     beyond = _within(breaks, end, middle, min(found, 2 * _BREAKS_BEYOND))
+    # at least half of the elements go where the path turns
+    inner, near = max(elements, 2 * here.size), max(_BEYOND, 2 * beyond.size)
     density = closure_density(problem, last, few and problem.parameters <= IMPLICIT_PARAMETERS)
     parts = [
-        density.spread(start, end, elements, here),
-        density.spread(end, middle, _BEYOND, beyond)[1:],
+        density.spread(start, end, inner, here),
+        density.spread(end, middle, near, beyond)[1:],
         density.spread(middle, last, _BEYOND, here[:0])[1:],
     ]
-    inner = elements + here.size
-    near = inner + _BEYOND + beyond.size
     ts = jax.lax.stop_gradient(jnp.concatenate(parts))
-    return ts, (inner, near, near + _BEYOND)
+    return ts, (inner, inner + near, inner + near + _BEYOND)
 
 
 def _breaks(problem: Problem, rate: Usable, end: Scalar, middle: Scalar) -> Float[Array, " b"]:

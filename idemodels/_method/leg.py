@@ -31,6 +31,10 @@ _GROWTH = 3.0
 # Checkpoints: bytes for all of them, how few and how many there are, and how many states of the
 # equation one of them holds with the past of a multistep method.
 _ROOM, _FEWEST, _MOST, _STATES = 2**28, 16, 4096, 4
+# What a step reports is the error of the cruder one of two formulas, and errors cancel. Measured on
+# nine problems at rtol 1e-3 to 1e-6: .4 to .9 % remain of the multistep method's, 4 to 17 % of a
+# Runge-Kutta pair's.
+_MULTISTEP, _OTHERS = 0.02, 0.3
 # Counts a leg whose solver does not tell how often it calls the right-hand side.
 UNKNOWN = -(2**30)
 
@@ -72,6 +76,7 @@ class Leg(eqx.Module):
     - `steady_tol`: `None` does not expect that the path comes to rest.
     - `looks`: whether the leg looks itself whether it has.
     - `patience`, `warm_up`, `strict`: see `Guarded` and `units`.
+    - `longest`: optimizer steps that a step may be long; `None` does not say.
     """
 
     clock: AbstractClock
@@ -86,6 +91,7 @@ class Leg(eqx.Module):
     steady_tol: Any
     looks: bool = True
     warm_up: int = WARM_UP
+    longest: float | None = None
 
     def run(self, problem: Problem, front: Front, adjoint: dfx.AbstractAdjoint | None) -> Front:
         """The path, as far as this leg leads."""
@@ -153,6 +159,8 @@ class Leg(eqx.Module):
         assert solution.ys is not None
         reached = solution.ts[1][-1]
         y = jax.tree.map(lambda y: y[-1], solution.ys[1])
+        here = (end == ts[-1]) & (reached == end) & (end > start)
+        y = _arrived(self.clock.field(), ts[-1], y, here)
         new = (ts > start) & (ts <= reached) & (ts < end)
         kept = jax.tree.map(lambda a, b: rows(new, a, b), solution.ys[0], front.kept)
         new = (ts > start) & (ts == end) & (ts == reached)
@@ -189,6 +197,11 @@ class Leg(eqx.Module):
         return pace if self._adapts else jnp.ones_like(pace)
 
     @property
+    def _remains(self) -> float:
+        """What part of the errors that its steps report, added up, the path's error is at most."""
+        return _MULTISTEP if isinstance(self.solver, ExponentialMultistep) else _OTHERS
+
+    @property
     def _adapts(self) -> bool:
         return isinstance(self.solver, dfx.AbstractAdaptiveSolver | dfx.AbstractImplicitSolver)
 
@@ -214,6 +227,8 @@ class Leg(eqx.Module):
             negative=BelowZero(model.nonnegative, model.memories(), unit, self.atol),
             steady=self._steady(problem),
             rests=self.steady_tol is not None,
+            jumps=self.clock.of(problem.breakpoints) if problem.breakpoints.size else None,
+            longest=self.clock.longest(self.longest, y0.theta),
             **({"growth": _GROWTH} if limited else {}),
         )
 
@@ -241,6 +256,7 @@ class Leg(eqx.Module):
         more = {}
         if self._adapts:
             seen = solution.controller_state
+            more["solver_error"] = stats["solver_error"] + self._remains * seen.error_sum
             if "num_clamped" in stats:
                 since, _ = self.clock.at(seen.clamped_from, problem.y0)
                 more["num_clamped"] = stats["num_clamped"] + seen.clamped
@@ -267,6 +283,8 @@ class Leg(eqx.Module):
             return first * self.solver.first_gradients + solution.controller_state.gradients
         if isinstance(self.solver, Rodas5P):
             return first + steps * gradients_per_step(problem.parameters)
+        if self._adapts:  # past a jump the first stage is taken anew
+            first = first + solution.controller_state.jumps
         return jnp.where(ran, gradients_of_steps(self.solver, steps, first), 0)
 
 
@@ -286,6 +304,7 @@ def begin(problem: Problem) -> Front:
         "num_gradients": jnp.ones((), int),  # the one at the start, for units and checks
         "implicit_from": jnp.asarray(jnp.inf, ts.dtype),
         "steady_at": jnp.asarray(jnp.inf, ts.dtype),
+        "solver_error": jnp.zeros((), ts.dtype),
     }
     if problem.equation.model.nonnegative:
         stats["num_clamped"] = jnp.zeros((), int)
@@ -328,6 +347,26 @@ def checkpointed(y: Augmented, max_steps: int) -> dfx.AbstractAdjoint:
     state = 1024 + _STATES * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(y))
     count = min(max_steps, _MOST, max(_FEWEST, _ROOM // state))
     return dfx.RecursiveCheckpointAdjoint(checkpoints=count)
+
+
+@eqx.filter_custom_jvp
+def _arrived(field: Any, t: Scalar, y: Augmented, here: Flag) -> Augmented:
+    """`y`, which is the state at `t` where `here`, with its derivative in `t`.
+
+    The solver's own times carry none.
+    """
+    del field, t, here
+    return y
+
+
+@_arrived.def_jvp
+def _arrived_jvp(primals: Any, tangents: Any) -> Any:
+    (field, t, y, here), (_, of_t, of_y, _) = primals, tangents
+    if of_t is None:
+        return y, of_y
+    moved = jax.tree.map(lambda v: jnp.where(here, v * of_t, 0.0), field(t, y, None))
+    add = lambda dy, moved: moved if dy is None else dy + moved
+    return y, jax.tree.map(add, of_y, moved, is_leaf=lambda x: x is None)
 
 
 def rows(new: Array, a: Array, b: Array) -> Array:

@@ -8,10 +8,14 @@ import equinox as eqx
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PyTree
 
 from .._checks import check_count, is_concrete
+from .._equation import Augmented
 from .._flow import FlowEquation
+from .._model import as_breakpoints
 from .._results import RESULTS
+from .._types import Flag
 from .base import AbstractMethod, Answer, Problem, is_advanced, is_markov
 from .clock import LogTime, StepTime
 from .exponential_multistep import ExponentialMultistep
@@ -43,6 +47,8 @@ _PER_STEP = 20
 # Where g = 0 the direction turns over within eps of it. A stiff leg that does not resolve that
 # layer chatters across it, within its tolerance but for tens of thousands of steps.
 _STIFF_RTOL, _STIFF_ATOL = 1e-10, 1e-12
+# A memory is empty that holds less than it gains in this part of an optimizer step.
+_EMPTY = 1e-3
 # Below this rtol the method of order 8 needs fewer gradients than the one of order 5.
 _TIGHT = 3e-8
 # The order of the multistep method, and the rtol down to which it needs the fewest gradients.
@@ -60,12 +66,14 @@ class Markov(AbstractMethod):
 
     By default in up to three legs, each a `diffrax.diffeqsolve`: a path that is not smooth in s at
     the start, of a causal reading or of `SecondOrderAdam`, begins in $\\ln s$ up to s = 1, by a
-    Runge-Kutta method (Tsit5, or Dopri8 where `rtol` < 3e-8); then
+    Runge-Kutta method (Tsit5, or Dopri8 where `rtol` < 3e-8), as does a path taken up with an empty
+    memory; then
     [`idemodels.ExponentialMultistep`][], of order 3 to 6 as `rtol` asks, or, where there is
     inertia, the Runge-Kutta method; and where that would take thousands of steps because the path
     has become stiff (past convergence, mostly) or a memory forgets within a hundredth of a step, an
-    implicit one to the end. It is the linearly implicit Rodas5P up to 32 parameters; beyond,
-    [`idemodels.QuasiNewtonBDF`][], which takes no Hessian. As no derivative is taken through that,
+    implicit one to the end. It is the linearly implicit Rodas5P up to 32 parameters; beyond, or
+    where the objective has no second derivatives, [`idemodels.QuasiNewtonBDF`][], which takes no
+    Hessian. As no derivative is taken through that,
     it takes over only in a call that is neither traced nor differentiated, and where rounding
     leaves room: in double precision.
     `stats["implicit_from"]` tells from where.
@@ -87,6 +95,12 @@ class Markov(AbstractMethod):
         guessed from a small gradient: see `stats["steady_at"]`. A held path is not differentiated
         past that point, and memories are held with it.
     - `max_steps`: solver steps, rejected ones included, for each leg.
+    - `max_step`: optimizer steps that one step of the solver may be long. `None` is 1 with an
+        `event`, else no bound. A feature of the loss, or of a direction in s, that is passed within
+        a step is not seen: bound the step where there may be one.
+    - `breakpoints`: steps at which a direction of your own jumps or has a kink in s: increasing
+        numbers, to which the solver steps. Those of a learning rate are found, or told by
+        [`idemodels.Schedule`][].
     - `event`: a `diffrax.Event` that ends the path; its condition is called with `(s, y, args)`,
         where `y.theta` and `y.memory` are the state.
 
@@ -99,6 +113,8 @@ class Markov(AbstractMethod):
     atol: float = eqx.field(default=1e-9, kw_only=True)
     max_steps: int = eqx.field(default=100_000, kw_only=True)
     steady_tol: float | None = eqx.field(default=None, kw_only=True)
+    max_step: float | None = eqx.field(default=None, kw_only=True)
+    breakpoints: tuple[float, ...] = eqx.field(default=(), kw_only=True, converter=as_breakpoints)
     event: dfx.Event | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self):
@@ -107,13 +123,17 @@ class Markov(AbstractMethod):
                 f"Argument `solver` must be a diffrax solver or None, but is {self.solver!r}. "
                 "Write `diffrax.Tsit5()`, with its parentheses."
             )
-        for name in ("rtol", "atol", "steady_tol"):
+        for name in ("rtol", "atol", "steady_tol", "max_step"):
             value = getattr(self, name)
-            if name == "steady_tol" and value is None:
+            if name in ("steady_tol", "max_step") and value is None:
                 continue
             if not isinstance(value, float | int) or not 0 < value < float("inf"):
                 raise ValueError(f"Argument `{name}` must be a positive number, but is {value!r}.")
         check_count(self.max_steps, "max_steps")
+
+    @property
+    def told(self):
+        return self.breakpoints
 
     def solves(self, model):
         """**Returns:** whether it has finitely many states, and reads none of them ahead."""
@@ -155,6 +175,11 @@ class Markov(AbstractMethod):
         """The part of the tolerances that Runge-Kutta methods are given."""
         return _DENSE if self.rtol < _TIGHT else 1.0
 
+    @property
+    def _longest(self) -> float | None:
+        """An event that lasts for as long as an optimizer step is seen."""
+        return 1.0 if self.max_step is None and self.event is not None else self.max_step
+
     def _runge_kutta(self) -> dfx.AbstractSolver:
         return dfx.Dopri8() if self.rtol < _TIGHT else dfx.Tsit5()
 
@@ -176,7 +201,7 @@ class Markov(AbstractMethod):
         """
         if self.solver is not None:
             return None
-        if problem.parameters <= IMPLICIT_PARAMETERS:
+        if problem.parameters <= IMPLICIT_PARAMETERS and problem.curved:
             return Rodas5P()
         eps = float(jnp.finfo(problem.ts.dtype).eps)
         able = not problem.equation.model.inertial and eps <= _RESOLVED * self.rtol
@@ -237,6 +262,7 @@ class Markov(AbstractMethod):
             "patience": None,
             "event": self.event,
             "steady_tol": self.steady_tol,
+            "longest": self._longest,
         }
         if "solver" not in changed:  # a choice by tolerances, which else may be traced
             usual["solver"] = self._runge_kutta()
@@ -246,20 +272,37 @@ class Markov(AbstractMethod):
 
 @eqx.filter_jit
 def _start(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Front:
-    """From s = 0 to s = 1, or less, in ln s."""
-    clock = LogTime(problem.equation)
+    """Where a memory is empty: one optimizer step, or less, in the logarithm of what has passed."""
+    start, end = front.t, problem.ts[-1]
+    clock = LogTime(problem.equation, jax.lax.stop_gradient(start), front.y.memory)
     # so early that the way made before, of the order of its root, is below the tolerance
-    tiny = jnp.asarray((1e-3 * method.rtol) ** 2, front.t.dtype)
-    first = jnp.maximum(front.t, tiny)
-    last = jnp.where(front.running, jnp.clip(1.0, first, problem.ts[-1]), first)
-    y0 = clock.start(first, front.y, problem.g0)
-    pace = jnp.ones_like(front.pace)
-    front = dataclasses.replace(front, t=clock.of(first), y=y0, pace=pace)
-    leg = method._leg(clock, clock.of(last), steady_tol=None)  # which no start is
-    front = leg.run(problem, front, adjoint)
-    s, y = clock.at(front.t, front.y)
-    s = jnp.where(front.t == clock.of(last), last, s)  # undo the rounding of exp(log)
-    return dataclasses.replace(front, t=s, y=y, pace=first_pace(s, problem.ts[-1]))
+    first = jnp.minimum((1e-3 * method.rtol) ** 2, 1e-6 * (end - start)).astype(start.dtype)
+    first = jnp.maximum(first, float(jnp.finfo(start.dtype).tiny))
+    rough = front.running & (end > start) & _empty(problem.equation, front.y, problem.g0)
+    last = jnp.where(rough, jnp.minimum(1.0, end - start), first)
+    y0 = clock.start(front.y, problem.g0)
+    log = dataclasses.replace(front, t=jnp.log(first), y=y0, pace=jnp.ones_like(front.pace))
+    leg = method._leg(clock, jnp.log(last), steady_tol=None)  # which no start is
+    log = leg.run(problem, log, adjoint)
+    s, y = clock.at(log.t, log.y)
+    s = jnp.where(log.t == jnp.log(last), start + last, s)  # undo the rounding of exp(log)
+    s, y = jax.tree.map(lambda a, b: jnp.where(rough, a, b), (s, y), (start, front.y))
+    return dataclasses.replace(log, t=s, y=y, pace=first_pace(s, end))
+
+
+def _empty(equation: Any, y: Augmented, g: PyTree[Array]) -> Flag:
+    """Whether some memory holds next to nothing of what it is about to see.
+
+    All states of it are looked at together: one of them may pass through zero.
+    """
+    rates = equation.rates(0.0, y, g, direction=g).memory  # the memories' alone
+
+    def leaf(z, rate):
+        held, gained = jnp.max(jnp.abs(z), axis=0), jnp.max(jnp.abs(rate), axis=0)
+        return jnp.any((held <= _EMPTY * gained) & (gained > 0))
+
+    flags = jax.tree.leaves(jax.tree.map(leaf, y.memory, rates))
+    return jnp.any(jnp.stack(flags)) if flags else jnp.zeros((), bool)
 
 
 @eqx.filter_jit

@@ -111,7 +111,7 @@ class Usable(eqx.Module):
     @property
     def varies(self) -> bool:
         """Whether it is no constant."""
-        return callable(self.model.learning_rate)
+        return self.model.scheduled
 
     def __call__(self, s: Scalar) -> Scalar:
         """The rate at step `s`."""

@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from .._equation import Augmented, Equation, equation_of, quotient
+from .._second import jacobian
 
 # The published coefficients of Rodas5P in the form that needs no product with the Jacobian:
 # Steinebach (2023), BIT 63:27, doi:10.1007/s10543-023-00967-x. Stages 7 and 8 start from the stage
@@ -137,7 +138,8 @@ class Rodas5P(dfx.AbstractAdaptiveSolver):
 
     Instead of a Newton iteration it solves eight linear systems with one matrix, so that a step
     cannot fail to converge and its cost is known beforehand: 8 gradients, and the Hessian of the
-    objective, one column for every parameter. The rest of the Jacobian is pointwise.
+    objective, one column for every parameter, by forward mode of the gradient or, where it has
+    none, by reverse mode. The rest of the Jacobian is pointwise.
 
     Gradient and direction are unknowns of their own, g and p, under the algebraic equations
     `g = gradient(theta)` and `denominator * p = numerator`. Where a path slides along a valley, g
@@ -247,7 +249,7 @@ class _System:
         flat = lambda theta: ravel_pytree(self.equation.gradient(unravel(theta), self.fixed))[0]
         rows = jnp.nonzero(self.is_g, size=theta.size)[0]
         columns = jnp.nonzero(self.is_theta, size=theta.size)[0]
-        return J.at[rows[:, None], columns[None]].add(jax.jacfwd(flat)(theta)), f_s
+        return J.at[rows[:, None], columns[None]].add(jacobian(flat, theta)), f_s
 
 
 def gradients_per_step(parameters: int) -> int:

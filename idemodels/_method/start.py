@@ -69,7 +69,7 @@ class Mover(eqx.Module):
             return jnp.concatenate(pushed, axis=-1)
 
         rate = lambda y: self.model.alpha(self.h * y)
-        varies, crowded = callable(self.model.learning_rate), self.powers.singular
+        varies, crowded = self.model.scheduled, self.powers.singular
         out, sound = weighed(rate, ends, breaks, functions, varies=varies, crowded=crowded)
         return self.h * out.reshape(len(out), 1 + self.inertial, -1), sound
 

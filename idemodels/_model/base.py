@@ -111,16 +111,39 @@ class AbstractModel(eqx.Module):
     def alpha(self, s: Scalar) -> Scalar:
         """The learning rate at step `s`, which need not be an integer."""
         rate = self.learning_rate
-        return jnp.asarray(rate(s) if callable(rate) else rate, jnp.result_type(s))
+        if not callable(rate):
+            return jnp.asarray(rate, jnp.result_type(s))
+        # optax mixes types in its schedules, also where the user wants no promotion
+        with jax.numpy_dtype_promotion("standard"):
+            return jnp.asarray(rate(s), jnp.result_type(s))
 
-    def optax(self) -> optax.GradientTransformation:
-        """The discrete twin: a transformation to be used as any of optax's."""
+    @property
+    def scheduled(self) -> bool:
+        """Whether the learning rate is a function of s."""
+        return callable(self.learning_rate)
+
+    @property
+    def explicit(self) -> bool:
+        """Whether the velocity may depend on s in any way, however little the gradient changes."""
+        return self.scheduled or not self.pointwise
+
+    def optax(self, *, unscaled_decay: bool = False) -> optax.GradientTransformation:
+        r"""The discrete twin: a transformation to be used as any of optax's.
+
+        **Arguments:**
+
+        - `unscaled_decay`: `False` for $\theta - \alpha\,(\mathrm{direction} + w\,\theta)$, as
+            `optax.adamw` has it; `True` for $(1 - w)\,\theta - \alpha\,\mathrm{direction}$, as the
+            program of arXiv:2411.09734 does. At a constant learning rate that is the former with
+            $w/\alpha$ for w, of which the equation is known too.
+        """
         model = _as_floats(self)
         rate = model.learning_rate
         parts = [model.scale_by(), optax.scale_by_learning_rate(rate)]
         # left out where they do nothing, since they make `update` ask for the parameters
         if not _is_zero(self.weight_decay):
-            parts.insert(1, optax.add_decayed_weights(model.weight_decay))
+            place, sign = (2, -1.0) if unscaled_decay else (1, 1.0)
+            parts.insert(place, optax.add_decayed_weights(sign * model.weight_decay))
         if not _is_zero(self.l2):
             parts.insert(0, optax.add_decayed_weights(0.5 * model.l2))
         return optax.chain(*parts)

@@ -88,6 +88,8 @@ def curve_with(grid: Grid) -> Any:
                 zorder=3,
             )
             shown.append(points[np.isfinite(points)])
+            path = pair.discrete.path
+            _mark(axes, np.interp(pair.ends, path.ts, np.asarray(path.times)))
         axes.set_xlabel(_TIME)
         axes.set_ylabel(quantity.name)
         if quantity.log and shown and _spans_decades(np.concatenate(shown)):
@@ -105,11 +107,18 @@ def error_with(grid: Grid) -> Any:
             positive = np.where(pair.error > 0, pair.error, np.nan)
             if np.any(np.isfinite(positive)):
                 axes.plot(pair.discrete.path.ts, positive, **grid.style(pair))
+            _mark(axes, pair.ends)
         axes.set_xlabel(_STEPS)
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)
         axes.set_ylabel(quantity.name)
 
     return error
+
+
+def _mark(axes: Any, places: Any) -> None:
+    """Where another version of the source ends."""
+    for x in places:
+        axes.axvspan(x, x, edgecolor="0.5", linewidth=0.9, linestyle=":", zorder=1)
 
 
 def _log_axis(axes: Any, decades: int) -> None:

@@ -52,7 +52,9 @@ class Grid:
     def title(self, rate: Any, reading: str | None) -> str:
         steps = {int(pair.discrete.path.ts[-1]) for pair in self.panel(rate, reading)}
         words = [label({"learning_rate": rate}, ["learning_rate"])]
+        ends = sorted({int(end) for pair in self.panel(rate, reading) for end in pair.ends})
         words += [f"{steps.pop()} steps"] if len(steps) == 1 else []
+        words += [f"mark at {', '.join(map(str, ends))}"] if ends else []
         words += [reading] if reading is not None else []
         return ", ".join(words)
 

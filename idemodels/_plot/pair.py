@@ -1,7 +1,7 @@
 """What is drawn: an equation's path beside the discrete one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,10 @@ class Pair:
     - `equation`: at the steps of `discrete`, and maybe between them.
     - `at`: where in `equation` those steps are, shape `(T,)`.
     - `error`: at the steps of `discrete`, shape `(T,)`.
-    - `published`: the source's number for this case, or NaN.
+    - `published`: the source's number for this case, or NaN; `also_published`: further ones, by
+        name.
+    - `curve`: the source's theta at evenly spaced steps, from the first to the last; may be empty.
+    - `ends`: steps at which another version of the source ends.
     - `objective`: the loss as a function of theta.
     - `least`: the loss in the minimum, or NaN where that is not known.
     - `model`: whose paths they are.
@@ -40,3 +43,6 @@ class Pair:
     published: float = np.nan
     least: float = np.nan
     model: Any = None
+    also_published: Mapping[str, float] = field(default_factory=dict)
+    curve: tuple[float, ...] = ()
+    ends: tuple[float, ...] = ()

@@ -5,6 +5,7 @@ from .base import Finding as Finding, Study as Study
 from .basins import basins
 from .edge import edge
 from .error_table import error_table
+from .files import files
 from .loss_gap import loss_gap
 from .order_gap import order_gap
 from .positivity import positivity
@@ -23,6 +24,7 @@ STUDIES: Mapping[str, Study] = {
     "positivity": positivity,
     "order_gap": order_gap,
     "shifted_start": shifted_start,
+    "files": files,
     "edge": edge,
     "theorems": theorems,
     "rates": rates,
@@ -31,4 +33,4 @@ STUDIES: Mapping[str, Study] = {
 }
 
 # Those that follow one parameter.
-SCALAR = ("basins", "positivity")
+SCALAR = ("basins", "files", "positivity")

@@ -113,13 +113,22 @@ def decades(axes: Any, count: int) -> None:
 
 @contextmanager
 def panels(title: str, count: int) -> Iterator[Any]:
-    """A figure and its axes, side by side; below them a legend of everything that has a label."""
+    """A figure and its axes, up to four side by side, more in lines of three.
+
+    Below them is a legend of everything that has a label.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(max(6.0, 4.4 * count), 4.6), layout="constrained")
-        axes = figure.subplots(1, count, squeeze=False)[0]
+        columns = count if count <= 4 else 3
+        lines = -(-count // columns)
+        size = (max(6.0, 4.4 * columns), 1.0 + 3.6 * lines)
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(lines, columns, squeeze=False).ravel()
+        for unused in axes[count:]:
+            unused.remove()
+        axes = axes[:count]
         figure.suptitle(title)
         yield figure, axes
         named: dict[str, Any] = {}

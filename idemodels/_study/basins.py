@@ -8,10 +8,12 @@ from .base import THEIRS, Finding, colour, grouped, panels
 
 # Where the wells of a function of one parameter are looked for, and how finely.
 _RANGE, _POINTS = 3.0, 60_001
+# Steps before the end over which a path is seen to swing.
+_LAST = 100
 
 
 def basins(title, pairs, keys):
-    """The last point of equation and discrete run, and on which side of the hump each is."""
+    """The last point of both paths, on which side of the hump each is, and how far they swing."""
     groups = grouped(pairs, keys, "learning_rate")
     minima, humps = stationary(pairs[0].objective)
     side = lambda x: int(np.searchsorted(humps, x))
@@ -44,6 +46,8 @@ def basins(title, pairs, keys):
                         "equation": end,
                         "discrete": run,
                         "same well": "yes" if side(end) == side(run) else "no",
+                        "swing": _swing(pair.equation),
+                        "discrete swing": _swing(pair.discrete),
                         "published": pair.published,
                     }
                 )
@@ -57,6 +61,12 @@ def basins(title, pairs, keys):
     listed = lambda xs: ", ".join(f"{x:.4f}" for x in xs)
     notes.append(f"Minima at {listed(minima)}; humps at {listed(humps)}.")
     return Finding(rows, figure, notes)
+
+
+def _swing(side):
+    """The range of the last hundred steps."""
+    last = side.path.theta[side.path.ts >= side.path.ts[-1] - _LAST]
+    return float(np.ptp(last))
 
 
 def stationary(objective):

@@ -13,6 +13,7 @@ from .._analysis.lanczos import leading
 from .._analysis.stability import stability
 from .._model import AbstractModel, Adam, RMSProp
 from .._plot import label
+from .._second import linearized
 from .base import Finding, colour, panels, plain, positive, telling
 
 # Of optimizers with a model of the papers: what sets its preconditioner.
@@ -84,6 +85,6 @@ def _sharpness(pair: Any, path: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _largest(objective: Any, theta: Any) -> Any:
     flat, unravel = ravel_pytree(theta)
-    _, push = jax.linearize(jax.grad(lambda x: objective(unravel(x))), flat)
+    _, push = linearized(jax.grad(lambda x: objective(unravel(x))), flat)
     start = jr.normal(jr.key(0), flat.shape, flat.dtype)
     return leading(push, start, 1, tol=1e-3).values[0]

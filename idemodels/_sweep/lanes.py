@@ -9,20 +9,30 @@ import numpy as np
 
 from .._model import Decay
 from .._parameters import as_parameters
-from .._target import Base, Target, target_of
-from .design import Axis, Design
+from .._target import Base, Target, dtype_of_base, target_of
+from .design import Axis, Design, as_rows, axes_of, design_of
 
 
-def targets_of(base: Base, design: Design) -> dict[str, Target]:
-    """Where each swept name goes.
+def lay_out(over: Any, base: Base) -> tuple[Design, dict[str, Target]]:
+    """The lanes of a sweep, and where each swept name goes.
 
     **Raises:** `ValueError` for a name that there is not, or values that do not fit it.
     """
-    found = {}
-    for name, axis in design.axes.items():
-        found[name] = target_of(base, name, "over")
-        _check(name, axis, base, found[name])
-    return found
+    axes = axes_of(over)
+    targets = {name: target_of(base, name, "over") for name in axes}
+    for name, axis in axes.items():
+        target = targets[name]
+        if target.field is not None:
+            _check_hyperparameter(name, axis.values, base.model)
+        else:
+            old = _moving(base) if target.part == "theta0" else target.of(base)
+            scalar = eqx.is_array_like(old) and np.ndim(old) == 0
+            if not (scalar and isinstance(axis, Axis)):
+                rows = axis.values if isinstance(axis, Axis) else axis
+                axes[name] = as_rows(name, rows, old)
+        if target.part == "model":
+            _check_valid(name, axes[name], base, target)
+    return design_of(over, axes), targets
 
 
 def lane_values(
@@ -32,29 +42,39 @@ def lane_values(
     rows, values = design.rows(lanes), {}
     for name, axis in design.axes.items():
         at = rows[design.along[name]]
-        taken = jax.tree.map(
-            lambda x, at=at: x[at], axis.values if isinstance(axis, Axis) else axis
-        )
-        cast = lambda x: x.astype(dtype) if np.issubdtype(x.dtype, np.floating) else x
-        values[name] = jax.tree.map(cast, targets[name].leaves(base, taken))
+        values[name] = _leaves(axis, at, base, targets[name], dtype)
     return values
 
 
-def _check(name: str, axis: Any, base: Base, target: Target) -> None:
-    """Raises unless every value of an axis is one that the name may have."""
-    if isinstance(axis, Axis) and name not in ("theta0", "args") and "." not in name:
-        _check_hyperparameter(name, axis.values, base.model)
-        return
-    values = axis.values if isinstance(axis, Axis) else axis
-    old = target.of(base)
-    if name == "theta0":
-        old = as_parameters(base.theta0)[0]
-        values = eqx.filter(jax.tree.map(jnp.asarray, values), eqx.is_inexact_array)
-    shapes = lambda tree, drop: jax.tree.map(lambda x: np.shape(x)[drop:], tree)
-    if shapes(values, 1) != shapes(old, 0):
+def _leaves(axis: Any, at: Any, base: Base, target: Target, dtype: Any) -> Any:
+    """What replaces the leaves of a target in the rows `at` of an axis."""
+    taken = jax.tree.map(lambda x: x[at], axis.values if isinstance(axis, Axis) else axis)
+    cast = lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+    if isinstance(axis, Axis) and _is_count(target.of(base)) and np.all(taken == np.round(taken)):
+        taken = taken.astype(int)  # to be an index still
+    return jax.tree.map(cast, target.leaves(base, taken))
+
+
+def _is_count(x: Any) -> bool:
+    return eqx.is_array_like(x) and bool(jnp.issubdtype(jnp.result_type(x), jnp.integer))
+
+
+def _moving(base: Base) -> Any:
+    """The parameters, with a word in the place of what is held fixed."""
+    theta, rest = as_parameters(base.theta0)
+    return eqx.combine(theta, jax.tree.map(lambda _: "fixed", rest))
+
+
+def _check_valid(name: str, axis: Any, base: Base, target: Target) -> None:
+    """Raises unless the model is valid with each value of an axis, as its lanes will have it."""
+    leaves = _leaves(axis, slice(None), base, target, dtype_of_base(base))
+    valid = lambda x: jnp.asarray(target.put(base, x).model.valid())
+    flags = np.asarray(jax.vmap(valid)(leaves))
+    if not np.all(flags):
+        values = axis.values if isinstance(axis, Axis) else axis
         raise ValueError(
-            f"Axis {name!r} must have a row like {shapes(old, 0)} for each value, but has rows "
-            f"like {shapes(values, 1)}."
+            f"Axis {name!r} must have values that {type(base.model).__name__} takes beside others, "
+            f"but has {values[~flags][0]}. Solve that one alone, with a model made for it."
         )
 
 

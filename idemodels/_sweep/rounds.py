@@ -18,7 +18,7 @@ from .._method import Carry, Front, Leg, Markov, Problem, Steady, Watch
 from .._model import AbstractModel
 from .._parameters import as_parameters
 from .._results import RESULTS, Trajectory, is_okay
-from .._solve import Held, equation_for, prepare, report, solve
+from .._solve import Held, equation_for, known_breakpoints, prepare, report, solve
 from .._target import Base, Target
 from .._types import Flag
 
@@ -70,6 +70,7 @@ class Setup(eqx.Module):
     - `ts`: where paths are compared and measured, from 0 to the last step.
     - `metrics`: by name, functions of the continuous and the discrete trajectory.
     - `rows`: which of `ts` the user wants; `keep`: whether the paths there as well.
+    - `edges`: where the learning rate jumps or has a kink, if all lanes share it; else `None`.
     """
 
     base: Base
@@ -81,6 +82,7 @@ class Setup(eqx.Module):
     discrete: bool = eqx.field(static=True)
     rows: tuple[int, ...] = eqx.field(static=True)
     keep: bool = eqx.field(static=True)
+    edges: Array | None = None
 
     @property
     def in_rounds(self) -> bool:
@@ -89,11 +91,15 @@ class Setup(eqx.Module):
 
     def whole(self, values: dict[str, Any]) -> dict[str, Any]:
         """The outputs of a lane at once, by any method."""
+        return self.measured(*self.whole_paths(values))
+
+    def whole_paths(self, values: dict[str, Any]) -> tuple[Trajectory, Trajectory | None]:
+        """The continuous and the discrete trajectory of a lane at once."""
         base = self._base(values)
         ts = np.asarray(self.marks, self.ts.dtype)  # known, which some methods need
         given = (base.model, base.objective, base.theta0, ts)
         path = solve(*given, args=base.args, method=self.method, throw=False)
-        return self._measured(path, self._twin(base))
+        return path, self._twin(base)
 
     def begin(self, values: dict[str, Any]) -> Lane:
         """A lane before its first step, its discrete run behind it."""
@@ -133,12 +139,21 @@ class Setup(eqx.Module):
 
     def outputs(self, lane: Lane) -> dict[str, Any]:
         """What is kept of a lane that is over."""
+        return self.measured(*self.paths(lane))
+
+    def paths(self, lane: Lane) -> tuple[Trajectory, Trajectory | None]:
+        """The continuous and the discrete trajectory of a lane that is over."""
         problem = self._problem(lane)
         answer = self.method.answer(problem, lane.front)
-        path = report(problem, answer, False)
-        return self._measured(path, lane.discrete)
+        return report(problem, answer, False), lane.discrete
 
-    def _measured(self, path: Trajectory, discrete: Trajectory | None) -> dict[str, Any]:
+    def compared(
+        self, path: Trajectory, discrete: Trajectory | None
+    ) -> tuple[Trajectory, Trajectory | None]:
+        """Both where the user wants them, as metrics are given them."""
+        return _rows(path, self.rows), None if discrete is None else _rows(discrete, self.rows)
+
+    def measured(self, path: Trajectory, discrete: Trajectory | None) -> dict[str, Any]:
         """The variables of the data set, of one lane."""
         okay = is_okay(path.result)
         number = lambda x: jnp.where(okay, x, jnp.nan)
@@ -147,9 +162,8 @@ class Setup(eqx.Module):
             "final_theta": last(path.theta),
             "final_loss": path.loss[-1],  # pyright: ignore[reportOptionalSubscript]
         }
-        path, whole = _rows(path, self.rows), discrete
-        if whole is not None:
-            discrete = _rows(whole, self.rows)
+        whole, (path, discrete) = discrete, self.compared(path, discrete)
+        if whole is not None and discrete is not None:
             apart = compare(path, discrete)
             leaves = zip(
                 *map(jax.tree.leaves, (out["final_theta"], last(whole.theta))), strict=True
@@ -159,7 +173,7 @@ class Setup(eqx.Module):
                 "max_error": number(apart.max_error),
                 "final_error": number(jnp.max(jnp.stack([jnp.max(abs(a - b)) for a, b in leaves]))),
             }
-        out |= {name: f(path, discrete) for name, f in self.metrics}
+        out |= {name: _as_arrays(name, f(path, discrete)) for name, f in self.metrics}
         out["num_steps"] = path.stats["num_steps"]
         out["num_gradients"] = path.stats["num_gradients"]
         out["status"] = status_of(path.result)
@@ -178,13 +192,17 @@ class Setup(eqx.Module):
     def _base(self, values: dict[str, Any]) -> Base:
         base = self.base
         for name, target in self.targets.items():
-            base = target.put(base, values[name])
+            old = target.of(base)
+            base = target.put(base, eqx.combine(values[name], old))  # what is fixed, as it was
         return base
 
     def _posed(self, base: Base) -> Problem:
         theta, rest = as_parameters(base.theta0)
         equation = equation_for(base.model, Held(base.objective, rest), base.args, theta)
-        return prepare(equation, theta, None, self.ts, jnp.ones((), bool), None)
+        edges = self.edges
+        if edges is None:
+            edges = known_breakpoints(base.model, self.ts, self.method)
+        return prepare(equation, theta, None, self.ts, jnp.ones((), bool), None, edges)
 
     def _problem(self, lane: Lane) -> Problem:
         """As it was posed; what was computed then is not computed again."""
@@ -226,6 +244,19 @@ class Setup(eqx.Module):
         result = RESULTS.where(rests, RESULTS.steady_state, front.result)
         front = dataclasses.replace(front, result=result, stats=stats)
         return dataclasses.replace(lane, front=front, carry=carry, watch=watch)
+
+
+def _as_arrays(name: str, made: Any) -> Any:
+    """What a metric returned, Python's numbers as arrays.
+
+    **Raises:** `ValueError` if it has anything else.
+    """
+    for x in jax.tree.leaves(made):
+        if not eqx.is_array_like(x):
+            raise ValueError(
+                f"Argument `metrics` must return arrays or numbers, but {name!r} returns {x!r}."
+            )
+    return jax.tree.map(jnp.asarray, made)
 
 
 def _rows(path: Trajectory, rows: tuple[int, ...]) -> Trajectory:

@@ -1,6 +1,5 @@
 """Many settings at once: what is run, in which order, and what is kept of it."""
 
-import hashlib
 import importlib.util
 import os
 import signal
@@ -21,15 +20,17 @@ from .._flow import InterpolatingFlow
 from .._method import Markov
 from .._model import AbstractModel
 from .._parameters import as_parameters, check_model, check_objective
-from .._solve import MODELS, check_method
+from .._solve import MODELS, check_method, known_breakpoints
 from .._target import Base, dtype_of_base
-from .dataset import empty, variables
-from .design import Axis, Design, design_of
-from .lanes import lane_values, targets_of
+from .dataset import RESERVED, empty
+from .design import Design, axes_of
+from .identity import identity_of
+from .lanes import lane_values, lay_out
+from .names import can_begin, variables
 from .results import Results
 from .rounds import NOT_RUN, Setup
 from .slots import PART, Mapped, Slots, Stored, Waiting
-from .store import Store
+from .store import Store, local_path
 from .tell import Progress
 
 # Where equation and discrete run are compared if nobody says: so many steps, evenly spread, and as
@@ -44,7 +45,6 @@ _IMPLICIT = 256
 _FLUSH, _SPARSE = 1.0, 10.0
 # The part of the memory that lanes may have, and how many copies of them there are for a moment.
 _PART_OF_MEMORY, _COPIES = 0.8, 3
-_VARIABLES = ("theta", "loss", "discrete_theta", "s", "point")
 
 
 def sweep(
@@ -90,13 +90,16 @@ def sweep(
     - `steps`: optimizer steps.
     - `over`: a grid, a dict from names to values: a list of numbers, or [`idemodels.axis`][], for a
         hyperparameter by the constructor's name, or any array of the model or the objective by its
-        path (`"objective.curvature"`); a pytree with a leading axis for `"theta0"` and `"args"`. Or
-        [`idemodels.points`][].
+        path (`"objective.curvature"`). For `"theta0"` and `"args"` a pytree like what it replaces,
+        tuples and lists included, whose arrays have a leading axis. Or [`idemodels.points`][].
     - `metrics`: dict from names to functions of the continuous and the discrete
-        [`idemodels.Trajectory`][] (or `None`), both at `save_ts`, that return an array.
-    - `store`: a path of a Zarr store, to which finished lanes are written every second or so, and
-        to a journal beside it at once. If it is there already, only what it lacks is run: after a
-        crash the same call goes on.
+        [`idemodels.Trajectory`][] (or `None`), both at `save_ts`, that return arrays or numbers.
+    - `store`: a path of a Zarr store on this machine, to which finished lanes are written every
+        second or so, and to a journal beside it at once. If it is there already, only what it
+        lacks is run: after a crash the same call goes on. It must be a store of the same sweep: of
+        functions that compute the same, wherever they are written, the same data, settings,
+        precision and versions of idemodels, JAX and what it is built on. `batch`, `devices` and
+        the place of the store may be others.
     - `batch`: how many lanes are in the making at once.
     - `method`: `None` is `Markov(rtol=1e-5, atol=1e-8, steady_tol=1e-4)`, without `steady_tol` for
         a flow. Only `Markov` goes in rounds, and no flow does.
@@ -108,10 +111,14 @@ def sweep(
         `None`. With several processes (`jax.distributed`) each does its share of one `store`.
     - `progress`: whether to tell on stderr how far it is.
 
+    Data may be sharded over devices; each that shares the lanes gets a whole copy.
+
     **Returns:** an `xarray.Dataset` with a dimension for each axis, or `"point"`, and the variables
     `final_theta` (up to 100 parameters), `final_loss`, `discrete_loss`, `max_error`, `final_error`
     (of the equation against the discrete run), the metrics, `num_steps`, `num_gradients` and
-    `status`, whose `flag_meanings` it has as attribute. With a `store` it is that store, opened.
+    `status`, whose `flag_meanings` it has as attribute. A leaf of a pytree is a variable by its
+    path, `final_theta.layer.w`, with `_` for a slash, and `~2` after the second of a name. With a
+    `store` it is that store, opened.
 
     **Raises:** `ModuleNotFoundError` without the packages of the extra `run`; `ValueError` for an
     argument that is not as above, a batch that is larger than the memory, a store of another sweep
@@ -119,21 +126,26 @@ def sweep(
     to go on.
     """
     _check_extra()
-    design = design_of(over)
     base = Base(model, objective, theta0, args)
     method = _method_for(model) if method is None else method
-    _check(base, steps, metrics, batch, method, store)
+    store = None if store is None else local_path(store)
+    _check(base, steps, over, metrics, batch, method, store)
+    design, targets = lay_out(over, base)
     devices = _devices(devices)
-    setup = _setup(base, design, steps, metrics, method, discrete, save_ts)
+    setup = _setup(base, targets, steps, metrics, method, discrete, save_ts)
     dtype = dtype_of_base(base)
     values_of = lambda ids: lane_values(design, base, setup.targets, ids, dtype)
     width, _ = _widths(batch, design.size, len(devices))
-    like = _like(setup, values_of(np.zeros(1, int)), width, batch)
+    one = jax.tree.map(lambda x: x[0], values_of(np.zeros(1, int)))
+    paths = _paths_like(setup, one, width, batch)
+    like = eqx.filter_eval_shape(setup.measured, *paths)
     ts = np.asarray(setup.ts)[list(setup.rows)]
     if sum(x.size for x in jax.tree.leaves(like["final_theta"])) > _SMALL:
         del like["final_theta"]
-    template = empty(design, variables(like), ts)
-    kept = _opened(store, design, template, base, setup)
+    template = empty(design, like, ts, [name for name, _ in setup.metrics])
+    kept = None
+    if store is not None:
+        kept = Store(store, design, template, identity_of(design, setup, paths, one))
     results = Results(design.shape, template if kept is None else kept.template)
     todo = np.arange(design.size) if kept is None else kept.todo
     run = _Run(design, setup, results, kept, devices, values_of)
@@ -243,7 +255,12 @@ def _check_extra() -> None:
             )
 
 
-def _check(base, steps, metrics, batch, method, store) -> None:
+def _check(base, steps, over, metrics, batch, method, store) -> None:
+    if base.args is None and "args" in axes_of(over):
+        raise ValueError(
+            "Argument `args` must be given where the axis 'args' is swept, as one lane has it, but "
+            "is None. Pass a row of the axis, such as `jax.tree.map(lambda x: x[0], axis)`."
+        )
     check_model(base.model, MODELS, "a model such as `idemodels.Adam(0.1)`, or a flow")
     theta, rest = as_parameters(base.theta0)
     check_objective(base.objective, eqx.combine(theta, rest), base.args)
@@ -251,9 +268,14 @@ def _check(base, steps, metrics, batch, method, store) -> None:
     check_count(steps, "steps")
     check_count(batch, "batch")
     for name, f in (metrics or {}).items():
-        if not callable(f) or name in _VARIABLES:
-            wanted = f"a function, by a name other than {', '.join(_VARIABLES)}"
+        if not callable(f) or name in RESERVED:
+            wanted = f"a function, by a name other than {', '.join(RESERVED)}"
             raise ValueError(f"Argument `metrics` must have {wanted}, but has {name!r}: {f!r}.")
+        if not can_begin(name):
+            raise ValueError(
+                "Argument `metrics` must have names that variables can have, strings that are not "
+                f"empty and do not begin with '.' or '__', but has {name!r}."
+            )
     if store is None and jax.process_count() > 1:
         raise ValueError(
             f"Argument `store` must be a path where {jax.process_count()} processes share a sweep, "
@@ -261,7 +283,7 @@ def _check(base, steps, metrics, batch, method, store) -> None:
         )
 
 
-def _setup(base, design: Design, steps, metrics, method, discrete, save_ts) -> Setup:
+def _setup(base, targets, steps, metrics, method, discrete, save_ts) -> Setup:
     if save_ts is None and not discrete and not metrics:
         chosen = np.asarray([0, steps])  # nobody looks at the others
     elif save_ts is None:
@@ -270,27 +292,29 @@ def _setup(base, design: Design, steps, metrics, method, discrete, save_ts) -> S
     else:
         chosen = marks_of(steps, save_ts, "save_ts")
     marks = np.unique(np.concatenate([[0], chosen, [steps]]).astype(int))
+    targets, ts = targets_of(base, design), jnp.asarray(marks, dtype_of_base(base))
+    of_rate = any(target.of_rate(base) for target in targets.values())
     return Setup(
         base,
-        targets_of(base, design),
+        targets,
         method,
-        jnp.asarray(marks, dtype_of_base(base)),
+        ts,
         tuple(int(k) for k in marks),
         tuple((metrics or {}).items()),
         bool(discrete),
         tuple(int(k) for k in np.searchsorted(marks, chosen)),
         save_ts is not None,
+        None if of_rate else known_breakpoints(base.model, ts, method),
     )
 
 
-def _like(setup: Setup, values: Any, width: int, batch: int) -> dict[str, Any]:
-    """What a lane's outputs are like; nothing is computed.
+def _paths_like(setup: Setup, one: Any, width: int, batch: int) -> Any:
+    """What the trajectories of a lane are like, whose values are `one`; nothing is computed.
 
     **Raises:** `ValueError` if the lanes of a batch do not fit into the memory.
     """
-    one = jax.tree.map(lambda x: x[0], values)
     if not setup.in_rounds:
-        return eqx.filter_eval_shape(setup.whole, one)
+        return eqx.filter_eval_shape(setup.whole_paths, one)
     lane = eqx.filter_eval_shape(setup.begin, one)
     leaves = [x for x in jax.tree.leaves(lane) if hasattr(x, "dtype")]
     size = _COPIES * sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in leaves)
@@ -300,7 +324,7 @@ def _like(setup: Setup, values: Any, width: int, batch: int) -> dict[str, Any]:
             f"Argument `batch` must be at most {int(room // size)} here, where a lane takes about "
             f"{size / 2**20:.3g} MiB of {room / 2**30:.3g} GiB, but is {batch}."
         )
-    return eqx.filter_eval_shape(setup.outputs, lane)
+    return eqx.filter_eval_shape(setup.paths, lane)
 
 
 def _memory() -> float:
@@ -309,45 +333,6 @@ def _memory() -> float:
     if stats and "bytes_limit" in stats:
         return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
     return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-
-
-def _opened(store: Any, design: Design, template: Any, base: Base, setup: Setup) -> Store | None:
-    if store is None:
-        return None
-    described = {
-        **_described("model", base.model),
-        **_described("objective", base.objective),
-        **_described("theta0", base.theta0),
-        **_described("args", base.args),
-        **{f"over.{name}": _shown(axis) for name, axis in design.axes.items()},
-        **_described("method", setup.method),
-        "steps": str(setup.marks[-1]),
-        "discrete": str(setup.discrete),
-        "save_ts": str([setup.marks[i] for i in setup.rows]),
-        "metrics": str([name for name, _ in setup.metrics]),
-        "precision": str(setup.ts.dtype),
-    }
-    return Store(store, design, template, described)
-
-
-def _described(name: str, tree: Any) -> dict[str, str]:
-    """Every array by its path, and what else there is; the same words in another process."""
-    words = {name: " ".join(eqx.tree_pformat(eqx.filter(tree, eqx.is_array, inverse=True)).split())}
-    for path, x in jax.tree_util.tree_leaves_with_path(tree):
-        if eqx.is_array(x):
-            words[name + jax.tree_util.keystr(path)] = _shown(np.asarray(x))
-    return words
-
-
-def _shown(x: Any) -> str:
-    if isinstance(x, Axis):
-        return f"{_shown(x.values)}, label {x.label}, scale {x.scale}"
-    if not isinstance(x, np.ndarray):
-        return ", ".join(_shown(np.asarray(leaf)) for leaf in jax.tree.leaves(x))
-    if x.size <= 4:
-        return str(x.tolist())
-    digest = hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()[:12]
-    return f"{x.size} values in {np.min(x):.6g} to {np.max(x):.6g} (#{digest})"
 
 
 def _devices(devices: Any) -> list[Any]:

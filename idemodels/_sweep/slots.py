@@ -8,7 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .rounds import Setup
 
@@ -27,7 +27,10 @@ class Mapped:
     """
 
     def __init__(self, setup: Setup, devices: list[Any]):
-        self.setup, self.devices = setup, tuple(devices)
+        self.devices = tuple(devices)
+        everywhere = _everywhere(self.devices)
+        move = lambda x: jax.device_put(x, everywhere) if isinstance(x, jax.Array) else x
+        self.setup = jax.tree.map(move, setup)  # data may lie on other devices, or in parts
 
     def __call__(self, name: str, lanes: Any, *static: Any) -> Any:
         """`Setup.name(lane, *static)` for every lane."""
@@ -54,13 +57,22 @@ def _mapped(name: str, devices: tuple[Any, ...]) -> Callable[..., Any]:
 
         if len(devices) == 1:
             return share(shared, arrays)
-        mesh = Mesh(np.asarray(devices), ("lanes",))
+        mesh = _mesh(devices)
         lane, everywhere = PartitionSpec("lanes"), PartitionSpec()
         return jax.shard_map(
             share, mesh=mesh, in_specs=(everywhere, lane), out_specs=lane, check_vma=False
         )(shared, arrays)
 
     return mapped
+
+
+def _mesh(devices: tuple[Any, ...]) -> Mesh:
+    return Mesh(np.asarray(devices), ("lanes",))
+
+
+def _everywhere(devices: tuple[Any, ...]) -> Any:
+    """Where data lies that every lane needs: on each of the devices, as a whole."""
+    return devices[0] if len(devices) == 1 else NamedSharding(_mesh(devices), PartitionSpec())
 
 
 class Slots:

@@ -5,6 +5,9 @@ import fcntl
 import glob
 import json
 import os
+import re
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,35 @@ from .rounds import NOT_RUN
 # Lanes in a chunk, about: what is rewritten when some of them are over.
 _CHUNK = 4096
 _SETUP = "idemodels_sweep"
+# What says that a folder is a store of Zarr's format 2, which is never one of ours.
+_FORMAT_2 = (".zgroup", ".zarray", ".zmetadata")
 
 
 class StoreError(ValueError):
     """A store that cannot be used; the message says what to do."""
+
+
+def local_path(store: Any) -> Path:
+    """Where a store is, on this machine.
+
+    **Raises:** `StoreError` for what is no path, or one of another machine.
+    """
+    words = os.fspath(store) if isinstance(store, str | os.PathLike) else None
+    if not isinstance(words, str) or not words:
+        raise StoreError(
+            f"Argument `store` must be a path, such as 'sweep.zarr', but is {store!r}."
+        )
+    if re.match(r"\w[\w+.-]+:/", words):  # a Path has one slash left of two
+        raise StoreError(
+            f"Argument `store` must be a path on this machine, but is {words!r}. Write it to a "
+            "local path, and copy that when the sweep is finished."
+        )
+    try:
+        return Path(words).expanduser().absolute()
+    except RuntimeError as e:
+        raise StoreError(
+            f"Argument `store` must be a path, but is {words!r}, and there is no such home: {e}"
+        ) from None
 
 
 class Store:
@@ -32,14 +60,14 @@ class Store:
     else is there.
     """
 
-    def __init__(self, path: Any, design: Design, template: Any, setup: dict[str, str]):
+    def __init__(self, path: Path, design: Design, template: Any, setup: dict[str, str]):
         """Makes the store, or takes up the one that is there.
 
         **Raises:** `StoreError` if it was made by another sweep, or cannot be written.
         """
-        self.path, self.design, self.template = Path(path).absolute(), design, template
+        self.path, self.design, self.template = path, design, template
         self.chunks = chunks_of(design.shape)
-        self._setup = setup | {"version": _version()}
+        self._setup = setup
         self._lock = self._locked() if jax.process_index() == 0 else None
         self._journal: Journal | None = None
         try:
@@ -93,6 +121,13 @@ class Store:
     def _make(self) -> None:
         if (self.path / "zarr.json").exists():
             return
+        if any((self.path / name).exists() for name in _FORMAT_2):
+            raise StoreError(_another(self.path))
+        if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
+            raise StoreError(
+                f"Argument `store` must be a new path or the store of a sweep, but {self.path} is "
+                "something else. Choose another path."
+            )
         for journal in self._journals():  # of a store that somebody removed
             self._try(journal.unlink)
         made = self.template.assign_attrs({_SETUP: json.dumps(self._setup)})
@@ -102,8 +137,14 @@ class Store:
             for name, v in made.data_vars.items()
         }
         half = self._beside("half")
-        self._try(lambda: made.to_zarr(half, mode="w", encoding=encoding, consolidated=False))
-        self._try(lambda: half.rename(self.path))
+        try:
+            with warnings.catch_warnings():
+                # that other readers may not know what spares xarray's a warning
+                warnings.filterwarnings("ignore", "Consolidated metadata", UserWarning)
+                self._try(lambda: made.to_zarr(half, mode="w", encoding=encoding))
+            self._try(lambda: half.rename(self.path))
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
 
     def _recover(self) -> None:
         """Writes what a process that was killed had not written yet."""
@@ -199,24 +240,23 @@ def chunks_of(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _check_same(path: Path, there: Any, setup: dict[str, str]) -> None:
     """Raises unless the store was made by the same sweep."""
     if there is None:
-        raise StoreError(
-            f"Argument `store` must be a new path or the store of a sweep, but {path} is another "
-            "Zarr store. Choose another path."
-        )
+        raise StoreError(_another(path))
     old = json.loads(there)
     for key in {**setup, **old}:
         if old.get(key) != setup.get(key):
+            was, now = (_short(words.get(key, "none")) for words in (old, setup))
             raise StoreError(
                 f"Argument `store` must be a store of this sweep, but {path} was made with another "
-                f"{key}: {_short(old.get(key))} there, {_short(setup.get(key))} here. Choose "
-                "another path, or go on with what it was made with."
+                f"{key}: {was} there, {now} here. Choose another path, or go on with what it was "
+                "made with."
             )
 
 
-def _version() -> str:
-    from .. import __version__  # known only when the package is loaded
-
-    return __version__
+def _another(path: Path) -> str:
+    return (
+        f"Argument `store` must be a new path or the store of a sweep, but {path} is another Zarr "
+        "store. Choose another path."
+    )
 
 
 def _wait_for_all(what: str) -> None:
