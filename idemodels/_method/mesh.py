@@ -79,7 +79,6 @@ def closure_density(problem: Problem, end: Scalar, dense: bool) -> Density:
             patience=None,
             norm=group_norm,
             negative=lambda y: jnp.zeros((), bool),
-            jumps=problem.breakpoints if problem.breakpoints.size else None,
         ),
         max_steps=_MAX_STEPS,
         throw=False,
