@@ -15,29 +15,33 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 import optimistix as optx
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._equation import Augmented, Equation, cast, dtype_of, fraction_of
 from .._kernel import AbstractMarkovKernel, Memory
 from .._types import Count, Flag, Path, Scalar
 from .linear import Quiet
+from .norms import largest
+from .rate import Usable, at_all, panels
 
 STAGES = 6
 # Up to so many unknowns an element's equations are solved with a dense matrix.
 _DENSE = 256
+# Panels of Gauss's rule between neighbouring nodes, where the learning rate varies.
+_PANELS = 3
 
 
-def _radau(stages: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The points c, A with A[i, j] = the integral to c[i] of basis polynomial j, and V^-1.
+def _radau(stages: int) -> tuple[np.ndarray, np.ndarray]:
+    """The points c, and V^-1, which turns values there into coefficients of powers.
 
-    V is the Vandermonde matrix of c: V^-1 turns values at c into coefficients of powers.
+    V is the Vandermonde matrix of c.
     """
     difference = np.zeros(stages + 1)
     difference[-2:] = -1.0, 1.0  # P_p - P_(p-1), whose roots they are
     c = np.sort((np.polynomial.legendre.legroots(difference) + 1.0) / 2.0)
     c[-1] = 1.0
-    inverse = np.linalg.inv(np.vander(c, increasing=True))
-    return c, integrals(c) @ inverse, inverse
+    return c, np.linalg.inv(np.vander(c, increasing=True))
 
 
 def integrals(x: Any) -> Any:
@@ -46,7 +50,7 @@ def integrals(x: Any) -> Any:
     return x[..., None] ** powers / powers
 
 
-NODES, INTEGRALS, COEFFICIENTS = _radau(STAGES)
+NODES, COEFFICIENTS = _radau(STAGES)
 
 
 class Point(eqx.Module):
@@ -95,12 +99,15 @@ class Mesh(eqx.Module):
     """The elements, and all about them that no iterate changes.
 
     - `ts`: their ends, shape `(m + 1,)`; `s`: their nodes, shape `(m, p)`.
+    - `reach`: from an element's start to each of its nodes, the learning rate's integral against
+        every basis polynomial of the element: what u there does to theta.
     - `inside`: by a memory's name, the points at the nodes.
     - `ahead`: by a memory's name, for those read ahead.
     """
 
     ts: Path
     s: Float[Array, "m p"]
+    reach: Float[Array, "m p q"]
     inside: dict[str, Point]
     ahead: dict[str, Ahead]
 
@@ -109,14 +116,51 @@ class Mesh(eqx.Module):
         return jnp.diff(self.ts)
 
 
-def make_mesh(memories: dict[str, Memory], ts: Path, nodes: np.ndarray = NODES) -> Mesh:
-    """The elements that end at `ts`, to be looked at in `nodes`; nothing is read ahead yet."""
+def make_mesh(
+    memories: dict[str, Memory], rate: Usable, ts: Path, nodes: np.ndarray = NODES
+) -> Mesh:
+    """The elements that end at `ts`, to be looked at in `nodes`; nothing is read ahead yet.
+
+    The learning rate has to be smooth inside each of them.
+    """
     h = jnp.diff(ts)
     offset = h[:, None] * jnp.asarray(nodes, ts.dtype)[None]
     s = ts[:-1, None] + offset
     lengths = jnp.broadcast_to(h[:, None], s.shape)
     inside = {name: points(m.markov, offset, lengths) for name, m in memories.items()}
-    return Mesh(ts, s, inside, {})
+    return Mesh(ts, s, _reach(rate, ts[:-1], h, nodes), inside, {})
+
+
+def _reach(
+    rate: Usable, start: Float[Array, " m"], h: Float[Array, " m"], nodes: np.ndarray
+) -> Float[Array, "m p q"]:
+    """See `Mesh.reach`: between neighbouring nodes by panels, and summed up."""
+    if not rate.varies:
+        to_nodes = jnp.asarray(integrals(nodes) @ COEFFICIENTS, h.dtype)
+        return (h * jax.vmap(rate)(start))[:, None, None] * to_nodes[None]
+    x, w = panels(_PANELS)
+    before = np.append(0.0, nodes[:-1])[:, None]
+    width = nodes[:, None] - before
+    x, w = before + width * x[None], jnp.asarray(width * w[None], h.dtype)
+    s = start[:, None, None] + h[:, None, None] * jnp.asarray(x, h.dtype)[None]
+    weights = h[:, None, None] * w[None] * at_all(rate, s)
+    between = jnp.einsum("mpx,pxq->mpq", weights, jnp.asarray(basis(x), h.dtype))
+    return jnp.cumsum(between, axis=1)
+
+
+def reach_to(rate: Usable, start: Scalar, h: Scalar, offset: Scalar) -> Float[Array, " q"]:
+    """The same from an element's start to `offset` steps later, in the element of length `h`."""
+    x = offset / h
+    if not rate.varies:
+        return h * rate(start) * (integrals(x) @ jnp.asarray(COEFFICIENTS, h.dtype))
+    nodes, w = (jnp.asarray(y, h.dtype) for y in panels(STAGES * _PANELS))
+    return (offset * w * at_all(rate, start + offset * nodes)) @ basis(x * nodes)
+
+
+def basis(x: Any) -> Any:
+    """The values of the basis polynomials of an element at each of `x`, `(*x.shape, p)`."""
+    powers = np.arange(STAGES).astype(x.dtype).reshape((1,) * x.ndim + (-1,))
+    return x[..., None] ** powers @ COEFFICIENTS.astype(x.dtype)
 
 
 def look_ahead(memories: dict[str, Memory], mesh: Mesh, cut: Count, hold: Flag) -> Mesh:
@@ -141,7 +185,7 @@ def look_ahead(memories: dict[str, Memory], mesh: Mesh, cut: Count, hold: Flag) 
         held = jnp.where(hold, jnp.sum(beyond.Q, axis=-2, keepdims=True), 0.0)
         after = Point(beyond.E, held)
         ahead[name] = Ahead(element, point, past, after, mesh.s >= ts[cut])
-    return Mesh(ts, mesh.s, mesh.inside, ahead)
+    return Mesh(ts, mesh.s, mesh.reach, mesh.inside, ahead)
 
 
 class Foretold(eqx.Module):
@@ -162,31 +206,32 @@ class Swept(eqx.Module):
 
     theta0: PyTree[Array]
     z0: dict[str, PyTree[Array]]
-    u: PyTree[Array]  # theta' = -alpha u
+    u: PyTree[Array]  # theta' = -alpha u; a polynomial, whatever alpha does
     f: dict[str, PyTree[Array]]
     g: PyTree[Array]
     theta: PyTree[Array]
     z: dict[str, PyTree[Array]]
 
 
-def sweep(equation: Equation, y0: Augmented, mesh: Mesh, foretold: dict[str, Foretold]) -> Swept:
-    """Solves the equation forwards, with what is read ahead foretold."""
+def sweep(
+    equation: Equation, y0: Augmented, mesh: Mesh, foretold: dict[str, Foretold], few: bool
+) -> Swept:
+    """Solves the equation forwards, with what is read ahead foretold.
+
+    `few`: whether there are so few parameters that it is done with matrices.
+    """
     dtype = dtype_of(y0.theta)
     model = cast(equation.model, dtype)
-    alphas = jax.vmap(jax.vmap(model.alpha))(mesh.s)
     tolerance = 1e2 * float(jnp.finfo(dtype).eps)
-    few = solves_dense(sum(x.size for x in jax.tree.leaves(y0.theta)))
     linear = Quiet(lx.AutoLinearSolver(well_posed=None) if few else _iterative(tolerance))
     adjoint = optx.ImplicitAdjoint(linear_solver=linear)
 
     def element(carry, x):
         theta0, z0, last = carry
-        h, s, alpha, inside, foretold = x
+        s, reach, inside, foretold = x
 
         def nodes(u):
-            theta = jax.vmap(moved, (None, None, None, None, 0))(
-                theta0, h, alpha, u, jnp.asarray(INTEGRALS, dtype)
-            )
+            theta = jax.vmap(moved, (None, None, 0))(theta0, u, reach)
             g = jax.vmap(lambda x: equation.gradient(x, y0.fixed))(theta)
             f, z, moments = {}, {}, {}
             for name, m in model.memories().items():
@@ -202,8 +247,12 @@ def sweep(equation: Equation, y0: Augmented, mesh: Mesh, foretold: dict[str, For
             theta, g, _, _, moments = nodes(u)
             return theta, *jax.vmap(partial(fraction_of, equation.model))(s, theta, g, moments)
 
-        def residual(u, args):
+        guess = jax.tree.map(lambda u: jnp.broadcast_to(u[None], (STAGES, *u.shape)), last)
+        flat, unravel = ravel_pytree(guess)  # lineax makes no matrix of an empty array
+
+        def residual(flat, args):
             del args
+            u = unravel(flat)
 
             # the direction times its denominator, which is smooth where g = 0; each row scaled to
             # the direction's size, which leaves Newton's step as it is
@@ -211,30 +260,30 @@ def sweep(equation: Equation, y0: Augmented, mesh: Mesh, foretold: dict[str, For
                 own = (u - model.weight_decay * x) * d - n
                 return own / jax.lax.stop_gradient(d)
 
-            return jax.tree.map(row, u, *fraction(u))
+            return ravel_pytree(jax.tree.map(row, u, *fraction(u)))[0]
 
         def turned(u, args):
             del args
             return jax.tree.map(lambda x, n, d: n / d + model.weight_decay * x, *fraction(u))
 
-        guess = jax.tree.map(lambda u: jnp.broadcast_to(u[None], (STAGES, *u.shape)), last)
         if few:
-            newton = optx.Newton(tolerance, tolerance, linear_solver=linear)
+            newton = optx.Newton(tolerance, tolerance, norm=largest, linear_solver=linear)
             solution = optx.root_find(
-                residual, newton, guess, max_steps=25, adjoint=adjoint, throw=False
+                residual, newton, flat, max_steps=25, adjoint=adjoint, throw=False
             )
+            u = unravel(solution.value)
         else:  # a network's path is not stiff within an element
-            picard = optx.FixedPointIteration(tolerance, tolerance)
+            picard = optx.FixedPointIteration(tolerance, tolerance, norm=largest)
             solution = optx.fixed_point(
                 turned, picard, guess, max_steps=100, adjoint=adjoint, throw=False
             )
-        u = solution.value
+            u = solution.value
         theta, g, f, z, _ = nodes(u)
         end = lambda tree: jax.tree.map(lambda x: x[-1], tree)
         return (end(theta), end(z), end(u)), Swept(theta0, z0, u, f, g, theta, z)
 
     start = (y0.theta, y0.memory, jax.tree.map(jnp.zeros_like, y0.theta))
-    xs = (mesh.h, mesh.s, alphas, mesh.inside, foretold)
+    xs = (mesh.s, mesh.reach, mesh.inside, foretold)
     if not few:  # a network's activations at every node are too many to keep
         element = jax.checkpoint(element)  # pyright: ignore[reportPrivateImportUsage]
     return jax.lax.scan(element, start, xs)[1]
@@ -247,7 +296,7 @@ def solves_dense(parameters: int) -> bool:
 
 def _iterative(tolerance: float) -> lx.AbstractLinearSolver:
     # near the identity: few iterations, of which lineax runs through all
-    return lx.GMRES(1e-4, tolerance, restart=5, stagnation_iters=5)
+    return lx.GMRES(1e-4, tolerance, largest, restart=5, stagnation_iters=5)
 
 
 def held_step(m: Memory, z: PyTree[Array], f: PyTree[Array]) -> tuple[PyTree[Array], PyTree[Array]]:
@@ -283,12 +332,6 @@ def _choose(flag: Flag, a: PyTree[Array], b: PyTree[Array]) -> PyTree[Array]:
     return jax.tree.map(lambda a, b: jnp.where(flag, a, b), a, b)
 
 
-def moved(
-    theta0: PyTree[Array],
-    h: Scalar,
-    alpha: Float[Array, " p"],
-    u: PyTree[Array],
-    integral: Float[Array, " p"],
-) -> PyTree[Array]:
-    """The parameters at one point of an element, whose basis polynomials have these integrals."""
-    return jax.tree.map(lambda x, u: x - h * jnp.tensordot(integral * alpha, u, 1), theta0, u)
+def moved(theta0: PyTree[Array], u: PyTree[Array], reach: Float[Array, " q"]) -> PyTree[Array]:
+    """The parameters at one point of an element; `reach`: see `Mesh.reach`."""
+    return jax.tree.map(lambda x, u: x - jnp.tensordot(reach, u, 1), theta0, u)

@@ -161,26 +161,30 @@ class _Raveled(eqx.Module):
         return {name: self.unravel_moment[name](m) for name, m in moments.items()}
 
     def pull(self, s: Scalar, theta: Array, g: PyTree[Array], moments: _Vectors) -> Array:
-        equation, tree = self.problem.equation, self.unravel(theta)
-        fraction = fraction_of(equation.model, s, tree, g, self.moments(moments))
-        return ravel_pytree(equation.pull(s, tree, quotient(fraction)))[0]
+        """The right-hand side of (E1) over the learning rate: what is linear in a cell."""
+        model, tree = self.problem.equation.model, self.unravel(theta)
+        fraction = fraction_of(model, s, tree, g, self.moments(moments))
+        leaf = lambda d, x: -(d + model.weight_decay * x)
+        return ravel_pytree(jax.tree.map(leaf, quotient(fraction), tree))[0]
 
 
 class _Rows(eqx.Module):
     """Consecutive points of the grid, or one of them.
 
     - `state`: `(theta,)`, or `(theta, velocity)`.
+    - `pull`: what the next step starts from.
     - `finite`: whether all that was computed there is.
     """
 
     state: tuple[Array, ...]
     moments: dict[str, Array]
+    pull: Array
     finite: Bool[Array, "*n"]
 
     @classmethod
     def at(cls, state: tuple[Array, ...], moments: dict[str, Array], pull: Array) -> "_Rows":
         """One point."""
-        return cls(state, moments, all_finite((state, moments, pull)))
+        return cls(state, moments, pull, all_finite((state, moments, pull)))
 
 
 class _Start(eqx.Module):
@@ -188,7 +192,6 @@ class _Start(eqx.Module):
 
     rows: _Rows
     features: dict[str, Array]
-    pull: Array
     coefficients: Array
 
 
@@ -196,26 +199,26 @@ class _Start(eqx.Module):
 def _march(problem: Problem, weights: dict[str, Weights], steps: int) -> Answer:
     h = _step_size(problem, steps)
     model = problem.equation.model
-    mover, powers = Mover(h, model.inertial), Powers.of(model, steps, h.dtype)
+    powers = Powers.of(model, steps, h.dtype)
+    mover = Mover(h, model, powers, problem.breakpoints / h)
     field = _Raveled.of(problem)
-    missed = powers.missed(mover, steps)
-    start = _begin(field, weights, mover, powers, missed)
+    pushes, sound_rate = mover.pushes(steps)
+    start = _begin(field, weights, mover, pushes)
     rest = steps - powers.last
     rows = start.rows
     if rest:
-        later = _go_on(_Step(field, weights, mover, start), missed, steps)
+        later = _go_on(_Step(field, weights, mover, start), pushes, steps)
         rows = jax.tree.map(lambda a, b: jnp.concatenate([a, b[:rest]]), rows, later)
     gradients = 1 + _SWEEPS * powers.last + 2 * rest
     sound = jnp.all(jnp.stack([jnp.ones((), bool), *(w.sound for w in weights.values())]))
-    return _answer(field, h, powers, start, rows, sound, gradients)
+    path = _Interpolant(mover, pushes, start, rows)
+    return _answer(field, path, sound, sound_rate, gradients)
 
 
-def _begin(
-    field: _Raveled, weights: dict[str, Weights], mover: Mover, powers: Powers, missed: tuple
-) -> _Start:
+def _begin(field: _Raveled, weights: dict[str, Weights], mover: Mover, pushes: Array) -> _Start:
     """The points 0..`powers.last`, all at once, by fixed-point sweeps over them."""
     y0, g0 = field.problem.y0, field.problem.g0
-    h, last = mover.h, powers.last
+    h, powers, last = mover.h, mover.powers, mover.powers.last
     s = h * jnp.arange(last + 1, dtype=h.dtype)
     state0 = tuple(ravel_pytree(x)[0] for x in (y0.theta, y0.velocity) if x is not None)
     feature0 = field.features(g0)
@@ -226,12 +229,11 @@ def _begin(
         coefficients = powers.fit(pull)
 
         def step(state, x):
-            now, then, missed = x
-            state = mover(state, now, then, tuple(e @ coefficients for e in missed))
+            now, then, push = x
+            state = mover(state, push, _sources(now, then, coefficients))
             return state, state
 
-        head = tuple(e[:last] for e in missed)
-        _, state = jax.lax.scan(step, state0, (pull[:-1], pull[1:], head))
+        _, state = jax.lax.scan(step, state0, (pull[:-1], pull[1:], pushes[:last]))
         gs = jax.lax.map(field.gradient, state[0])
         features = jax.tree.map(prepend, feature0, jax.vmap(field.features)(gs))
         moments = {name: _first_rows(weights[name], last) @ f for name, f in features.items()}
@@ -243,7 +245,12 @@ def _begin(
     pull, paths = jax.lax.scan(sweep, pull, length=_SWEEPS)
     state, moments, features = jax.tree.map(lambda x: x[-1], paths)
     rows = jax.vmap(_Rows.at)(state, moments, pull)
-    return _Start(rows, features, pull, powers.fit(pull))
+    return _Start(rows, features, powers.fit(pull))
+
+
+def _sources(now: Array, then: Array, coefficients: Array) -> Float[Array, "q p"]:
+    """What a push is multiplied with: the pull at both ends of a cell, and its powers."""
+    return jnp.concatenate([now[None], then[None], coefficients])
 
 
 def _first_rows(weights: Weights, last: int) -> Float[Array, "n n"]:
@@ -265,14 +272,14 @@ class _Step(eqx.Module):
 
     def __call__(self, known: tuple, sums: _Vectors, x: tuple) -> tuple[tuple, _Vectors, _Rows]:
         """**Arguments:** the state with its pull and the one before; each memory without the new
-        point; and of the new point s, the weights of the start, and what the powers miss."""
+        point; and of the new point s, the weights of the start, and the push on the way to it."""
         state, now, before = known
-        s, lead, missed = x
+        s, lead, push = x
         sums = {name: sums[name] + lead[name] @ f for name, f in self.start.features.items()}
-        mend = tuple(e @ self.start.coefficients for e in missed)
-        foretold = self.mover(state, now, 2.0 * now - before, mend)
+        move = lambda then: self.mover(state, push, _sources(now, then, self.start.coefficients))
+        foretold = move(2.0 * now - before)
         _, _, pull = self._evaluate(s, foretold, sums)
-        state = self.mover(state, now, pull, mend)
+        state = move(pull)
         features, moments, pull = self._evaluate(s, state, sums)
         return (state, pull, now), features, _Rows.at(state, moments, pull)
 
@@ -286,14 +293,14 @@ class _Step(eqx.Module):
         return features, moments, self.field.pull(s, state[0], g, moments)
 
 
-def _go_on(advance: _Step, missed: tuple, steps: int) -> _Rows:
+def _go_on(advance: _Step, pushes: Array, steps: int) -> _Rows:
     """The points after the start, and idle ones up to a whole number of blocks.
 
     The scan over blocks is nested, with a checkpoint at each level, so that a gradient keeps about
     2 sqrt(N/128) copies of the past instead of N/128.
     """
     weights, start = advance.weights, advance.start
-    h, first = advance.mover.h, start.pull.shape[0]
+    h, first = advance.mover.h, advance.mover.powers.last + 1
     rest = steps + 1 - first
     outer = math.ceil(math.sqrt(blocks(rest)))
     inner = -(-blocks(rest) // outer)
@@ -303,7 +310,7 @@ def _go_on(advance: _Step, missed: tuple, steps: int) -> _Rows:
         return advance(known, sums, x)
 
     def idle(known, sums, x):
-        return known, sums, _Rows(known[0], sums, jnp.ones((), bool))
+        return known, sums, _Rows(known[0], sums, known[1], jnp.ones((), bool))
 
     def step(carry, x):
         known, sums = carry
@@ -335,7 +342,7 @@ def _go_on(advance: _Step, missed: tuple, steps: int) -> _Rows:
 
     n = jnp.arange(first, steps + 1)
     lead = {name: _lead(w, n, first) for name, w in weights.items()}
-    x = (h * n.astype(h.dtype), lead, tuple(e[first - 1 :] for e in missed))
+    x = (h * n.astype(h.dtype), lead, pushes[first - 1 :])
     xs = jax.tree.map(arrange, (jnp.ones(rest, bool), x))
     k = jnp.arange(outer * inner).reshape(outer, inner)
     level = jnp.asarray(span_levels(rest, outer * inner)).reshape(outer, inner)
@@ -343,7 +350,7 @@ def _go_on(advance: _Step, missed: tuple, steps: int) -> _Rows:
         name: jnp.zeros((room(rest), f.shape[1]), f.dtype) for name, f in start.features.items()
     }
     state = jax.tree.map(lambda x: x[-1], start.rows.state)
-    known = (state, start.pull[-1], start.pull[-2])
+    known = (state, start.rows.pull[-1], start.rows.pull[-2])
     _, rows = jax.lax.scan(many, (known, empty), (k, level, xs))
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), rows)
 
@@ -356,29 +363,27 @@ def _lead(weights: Weights, n: Int[Array, " n"], first: int) -> Float[Array, "n 
 
 def _answer(
     field: _Raveled,
-    h: Scalar,
-    powers: Powers,
-    start: _Start,
-    rows: _Rows,
+    path: "_Interpolant",
     sound: Flag,
+    sound_rate: Bool[Array, " n"],
     gradients: int,
 ) -> Answer:
     """The path where it is wanted, and how it ended."""
     problem = field.problem
-    y0, ts = problem.y0, problem.ts
+    y0, ts, rows, h = problem.y0, problem.ts, path.rows, path.mover.h
     theta = rows.state[0]
     steps = theta.shape[0] - 1
     largest_of = jax.vmap(largest)
     bad = ~(rows.finite & (largest_of(theta) <= 1e8 * (1.0 + largest(y0.theta))))
+    bad = bad.at[1:].set(bad[1:] | ~sound_rate)
     failed = jnp.any(bad)
     last = jnp.where(failed, jnp.maximum(jnp.argmax(bad) - 1, 0), steps)
     last = jnp.where(problem.valid, last, 0)
 
-    path = _Interpolant(h, powers, start, rows, last)
     fixed = y0.fixed
 
     def keep(s):
-        theta, moments = path(s)
+        theta, moments = path(s, last)
         y = Augmented(field.unravel(theta), {}, fixed)
         return problem.keep(s, y, field.moments(moments))
 
@@ -387,8 +392,9 @@ def _answer(
     y = Augmented(end[0], {}, fixed, end[1] if len(end) > 1 else None)
     s = jnp.where(last == steps, ts[-1], h * last.astype(h.dtype))
 
-    finite = jnp.take(rows.finite, last + 1, mode="clip")
-    result = RESULTS.where(finite, RESULTS.diverged, RESULTS.nonfinite_gradient)
+    next_one = jnp.minimum(last + 1, steps)
+    result = RESULTS.where(rows.finite[next_one], RESULTS.diverged, RESULTS.nonfinite_gradient)
+    result = RESULTS.where(sound_rate[next_one - 1], result, RESULTS.nonfinite_rate)
     result = RESULTS.where(failed, result, RESULTS.successful)
     stats: dict[str, Any] = {
         "num_steps": jnp.asarray(steps, int),
@@ -417,39 +423,52 @@ def _count_negative(moments: list[Array], reached: Bool[Array, " n"]) -> Count:
 
 
 class _Interpolant(eqx.Module):
-    """The path between the points of the grid: cubic; at a singular start by the fitted powers."""
+    """The path between the points of the grid.
 
-    h: Scalar
-    powers: Powers
+    Theta goes on from the point before as the steps did, whatever the learning rate does there; the
+    moments are cubic, or at a singular start as the fitted powers say.
+    """
+
+    mover: Mover
+    pushes: Array
     start: _Start
     rows: _Rows
-    last: Count
 
-    def __call__(self, s: Scalar) -> tuple[Array, _Vectors]:
-        x = s / self.h
-        thetas = self.rows.state[0]
-        theta, moments = self._cubic(x, (thetas, self.rows.moments))
-        if not self.powers.singular or len(self.rows.state) > 1:
-            return theta, moments
-        early = x < self.powers.last
-        # theta' = p, which the fit integrates as the first steps did
-        gains = x * self.powers.at(x) / (1.0 + self.powers.exponents)
-        head = thetas[0] + self.h * (gains @ self.start.coefficients)
-        values = self.powers.at(x)
-        fitted = lambda m: values @ self.powers.fit(m[: self.powers.last + 1])
-        choose = lambda a, b: jnp.where(early, a, b)
-        moments = {name: choose(fitted(self.rows.moments[name]), m) for name, m in moments.items()}
-        return choose(head, theta), moments
+    def __call__(self, s: Scalar, last: Count) -> tuple[Array, _Vectors]:
+        """**Arguments:** `last`: the last good point of the grid."""
+        x = s / self.mover.h
+        moments = self._cubic(x, last, self.rows.moments)
+        powers = self.mover.powers
+        if powers.singular and not self.mover.inertial:
+            early, values = x < powers.last, powers.at(x)
+            fitted = lambda m: values @ powers.fit(m[: powers.last + 1])
+            moments = {
+                name: jnp.where(early, fitted(self.rows.moments[name]), m)
+                for name, m in moments.items()
+            }
+        return self._theta(x, last), moments
 
-    def _cubic(self, x: Scalar, tree: PyTree[Array]) -> PyTree[Array]:
+    def _theta(self, x: Scalar, last: Count) -> Array:
+        n = jnp.clip(jnp.floor(x).astype(int), 0, jnp.maximum(last - 1, 0))
+        part = x - n.astype(x.dtype)
+        then = jnp.minimum(n + 1, last)
+        state = tuple(values[n] for values in self.rows.state)
+        sources = _sources(self.rows.pull[n], self.rows.pull[then], self.start.coefficients)
+        move = lambda push, part: self.mover(state, push, sources, part)[0]
+        # the corrector ends where its own pull led: the way from there is shared along the cell
+        beside = self.rows.state[0][then] - move(self.pushes[n], 1.0)
+        theta = move(self.mover.push_to(n, part), part) + part * beside
+        return jnp.where(last > 0, theta, state[0])
+
+    def _cubic(self, x: Scalar, last: Count, tree: PyTree[Array]) -> PyTree[Array]:
         """Lagrange's polynomial through the four nearest points, or all, if they are fewer."""
         points = min(4, self.rows.finite.size)
-        most = jnp.maximum(self.last - points + 1, 0)
+        most = jnp.maximum(last - points + 1, 0)
         i = jnp.clip(jnp.floor(x).astype(int) - 1, 0, most)
         t = x - i.astype(x.dtype)
         weights = jnp.stack(
             [math.prod((t - k) / (j - k) for k in range(points) if k != j) for j in range(points)]
         )
         # past the last good point its own value
-        near = jnp.minimum(i + jnp.arange(points), self.last)
+        near = jnp.minimum(i + jnp.arange(points), last)
         return jax.tree.map(lambda values: weights @ values[near], tree)

@@ -28,14 +28,28 @@ class Density(eqx.Module):
     ts: Float[Array, " k"]
     count: Float[Array, " k"]
 
-    def spread(self, start: Scalar, end: Scalar, elements: int) -> Path:
-        """The ends of elements over an interval that hold equally many steps each."""
+    def spread(self, start: Scalar, end: Scalar, elements: int, breaks: Float[Array, " b"]) -> Path:
+        """The ends of elements over an interval that hold equally many steps each.
+
+        They also end at `breaks`, which are fewer: increasing, strictly inside the interval where
+        finite, padded with infinity.
+        """
         inside = jnp.clip(self.ts, start, end)
         count = jnp.interp(inside, self.ts, self.count)
         steps = (count - count[0]) / jnp.maximum(count[-1] - count[0], 1e-3)
         even = (inside - start) / (end - start)
-        share = jnp.linspace(0.0, 1.0, elements + 1, dtype=inside.dtype)
-        ts = jnp.interp(share, (1.0 - _EVEN) * steps + _EVEN * even, inside)
+        share = (1.0 - _EVEN) * steps + _EVEN * even
+        found = jnp.isfinite(breaks)
+        many = jnp.sum(found)
+        at = jnp.where(found, jnp.interp(breaks, inside, share), 1.0)
+        # at least one element between two of them
+        index = jnp.round(at * (elements - many - 1).astype(at.dtype)).astype(int)
+        index = jnp.where(found, index + 1 + jnp.arange(breaks.size), elements)
+        ends = jnp.concatenate([jnp.zeros(1, int), index, jnp.array([elements])]).astype(at.dtype)
+        shares = jnp.concatenate([jnp.zeros(1, at.dtype), at, jnp.ones(1, at.dtype)])
+        ts = jnp.interp(jnp.arange(elements + 1).astype(at.dtype), ends, shares)
+        ts = jnp.interp(ts, share, inside)
+        ts = ts.at[jnp.where(found, index, elements + 1)].set(breaks, mode="drop")
         return ts.at[0].set(start).at[-1].set(end)
 
 

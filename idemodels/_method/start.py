@@ -11,52 +11,87 @@ Source: the starting weights of Lubich (1986), "Discretized fractional calculus"
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .._model import AbstractModel
-from .._types import Scalar
-from .cells import GAUSS, by_chunks
+from .._types import Count, Scalar
+from .rate import weighed
 
 _MOST = 3
 # Two powers closer than this make the fit ill-conditioned: the second gives way to a larger one.
 _APART = 0.05
+# Breaks of the learning rate inside one cell that its dense output stops at.
+_BREAKS = 8
 
 
 class Mover(eqx.Module):
-    r"""One step of theta, and of the velocity of an inertial model, from the pull p at its ends.
+    r"""What theta, and the velocity of an inertial model, do in a cell of the grid.
 
-    $\theta' = p$, or $\theta' = u,\ u'/2 + u = p$ (E6): exactly, for p linear in the step.
+    $\theta' = \alpha p$, or $\theta' = u,\ u'/2 + u = \alpha p$ (E6), where p is linear in the cell
+    but for what the powers miss: exactly, whatever the learning rate $\alpha$ does in the cell.
+
+    A *push* is the effect on each of the two of p at both ends of a cell and of each power's
+    coefficient, which together are the cell's `sources`.
     """
 
     h: Scalar
-    inertial: bool = eqx.field(static=True)
+    model: AbstractModel
+    powers: "Powers"
+    breaks: Float[Array, " b"]  # of the learning rate, in cells
 
-    def kernels(self, x: Array) -> tuple[Array, ...]:
-        """How p at the fraction x of a step moves theta, and u, until its end."""
+    @property
+    def inertial(self) -> bool:
+        return self.model.inertial
+
+    def pushes(self, steps: int) -> tuple[Float[Array, "n k q"], Bool[Array, " n"]]:
+        """Of each of `steps` cells, and whether the learning rate is finite and not negative."""
+        ends = jnp.arange(steps + 1).astype(self.h.dtype)
+        return self._over(ends, jnp.arange(steps), jnp.ones((), self.h.dtype), self.breaks)
+
+    def push_to(self, cell: Count, part: Scalar) -> Float[Array, "k q"]:
+        """Of the first `part` of a cell, on the state there."""
+        start = cell.astype(part.dtype)
+        first = jnp.searchsorted(self.breaks, start, side="right")
+        few = min(_BREAKS, self.breaks.size)
+        breaks = jax.lax.dynamic_slice_in_dim(self.breaks, first, few)
+        return self._over(jnp.stack([start, start + part]), cell[None], part, breaks)[0][0]
+
+    def _over(
+        self, ends: Array, cells: Array, part: Scalar, breaks: Array
+    ) -> tuple[Float[Array, "n k q"], Bool[Array, " n"]]:
+        def functions(i, x):
+            x = part * x
+            sources = [(1.0 - x)[..., None], x[..., None], self.powers.defect(cells[i], x)]
+            sources = jnp.concatenate(sources, axis=-1)
+            pushed = [k[..., None] * sources for k in self._kernels(part - x)]
+            return jnp.concatenate(pushed, axis=-1)
+
+        rate = lambda y: self.model.alpha(self.h * y)
+        varies, crowded = self.model.scheduled, self.powers.singular
+        out, sound = weighed(rate, ends, breaks, functions, varies=varies, crowded=crowded)
+        return self.h * out.reshape(len(out), 1 + self.inertial, -1), sound
+
+    def _kernels(self, rest: Array) -> tuple[Array, ...]:
+        """How p moves theta, and u, in the `rest` of a cell."""
         if not self.inertial:
-            return (jnp.ones_like(x),)
-        rest = 2.0 * self.h * (1.0 - x)
+            return (jnp.ones_like(rest),)
+        rest = 2.0 * self.h * rest
         return -jnp.expm1(-rest), 2.0 * jnp.exp(-rest)
 
-    def __call__(self, state: tuple, now: Array, then: Array, mend: tuple[Array, ...]) -> tuple:
-        """The state `(theta,)` or `(theta, u)` one step later.
+    def __call__(self, state: tuple, push: Array, sources: Array, part: Any = 1.0) -> tuple:
+        """The state `(theta,)` or `(theta, u)` one cell, or `part` of one, later.
 
         **Arguments:**
 
-        - `now`, `then`: p at the ends.
-        - `mend`: what is missed of p, integrated against each of `kernels`.
+        - `sources`: p at both ends of the cell, and the coefficients of the powers.
         """
-        x, w = (jnp.asarray(y, self.h.dtype) for y in GAUSS)
-        gained = [
-            self.h * ((k * w) @ (1.0 - x) * now + (k * w) @ x * then + more)
-            for k, more in zip(self.kernels(x), mend, strict=True)
-        ]
+        gained = push @ sources
         if not self.inertial:
             return (state[0] + gained[0],)
         theta, u = state
-        lost = -jnp.expm1(-2.0 * self.h)  # of the velocity, and half of it is the way it carries
+        lost = -jnp.expm1(-2.0 * self.h * part)  # of u, and half of it is the way it carries
         return theta + 0.5 * lost * u + gained[0], u - lost * u + gained[1]
 
 
@@ -111,27 +146,14 @@ class Powers(eqx.Module):
         points = jnp.arange(self.exponents.size, dtype=values.dtype)
         return jnp.linalg.solve(self.at(points), values)
 
-    def missed(self, mover: Mover, steps: int) -> tuple[Float[Array, "n g"], ...]:
-        """What linear interpolation misses of each power over each of `steps` cells.
+    def defect(self, cell: Int[Array, " n"], x: Float[Array, "n x"]) -> Float[Array, "n x g"]:
+        """What linear interpolation misses of each power at the fractions `x` of cells.
 
         Past the points of the fit of those below 1 alone: the others would be extrapolated.
         """
-        dtype = self.exponents.dtype
-        small = (self.exponents < 1)[None, None]
-
-        def over(x, w, n):
-            ends = self.at(n)[:, None], self.at(n + 1.0)[:, None]
-            fraction = x[None, :, None]
-            inside = self.at(n[:, None] + x[None])
-            defect = inside - (1.0 - fraction) * ends[0] - fraction * ends[1]
-            defect = jnp.where(small | (n < self.last)[:, None, None], defect, 0.0)
-            return tuple(jnp.einsum("nxg,x->ng", defect, k * w) for k in mover.kernels(x))
-
-        x, w = (jnp.asarray(y, dtype) for y in GAUSS)
-        later = by_chunks(lambda n: over(x, w, n.astype(dtype)), steps)
-        # on the first cell in t = x^(1/8), where x^gamma is smooth enough for Gauss's rule
-        t, w = np.polynomial.legendre.leggauss(32)
-        t = 0.5 + 0.5 * t
-        x, w = jnp.asarray(t**8, dtype), jnp.asarray(0.5 * w * 8 * t**7, dtype)
-        first = over(x, w, jnp.zeros(1, dtype))
-        return tuple(e.at[0].set(e0[0]) for e, e0 in zip(later, first, strict=True))
+        n = cell.astype(x.dtype)[:, None]
+        near, far = self.at(n), self.at(n + 1.0)
+        fraction = x[..., None]
+        defect = self.at(n + x) - (1.0 - fraction) * near - fraction * far
+        kept = (self.exponents < 1)[None, None] | (cell < self.last)[:, None, None]
+        return jnp.where(kept, defect, 0.0)
