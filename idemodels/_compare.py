@@ -92,14 +92,8 @@ def compare(
     if recheck is not None:
         _check(continuous, recheck, "recheck")
         solver_error = jnp.max(_distance(continuous.theta, recheck.theta))
-    known = solver_error is not None and is_concrete((solver_error, error))
-    if known and solver_error > 0.1 * error[worst]:
-        warnings.warn(
-            f"The solver's error, {float(solver_error):.1e}, exceeds a tenth of the distance "
-            f"between equation and discrete run, {float(error[worst]):.1e}: what is measured is "
-            "not the model's error. Lower `rtol` and `atol`.",
-            stacklevel=2,
-        )
+    if solver_error is not None and is_concrete((solver_error, error)):
+        _tell(float(solver_error), float(error[worst]))
     return Comparison(
         continuous.ts,
         error,
@@ -110,6 +104,17 @@ def compare(
         moments,
         solver_error,
     )
+
+
+def _tell(solver_error: float, error: float) -> None:
+    """Warns where the solver's error is not well below what is measured."""
+    if solver_error > 0.1 * error:
+        warnings.warn(
+            f"The solver's error, {solver_error:.1e}, exceeds a tenth of the distance between "
+            f"equation and discrete run, {error:.1e}: what is measured is not the model's error. "
+            "Lower `rtol` and `atol`.",
+            stacklevel=3,
+        )
 
 
 def _check(a: Trajectory, b: Trajectory, name: str) -> None:

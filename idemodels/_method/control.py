@@ -139,6 +139,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         if isinstance(y_error, Reported):
             y_error, taken = y_error.error, y_error.gradients.astype(int)
         y0, y1_candidate, y_error = jax.lax.stop_gradient((y0, y1_candidate, y_error))
+        error = largest(y_error.theta)
         scaled = self._scaled(y_error, y0, y1_candidate)
         finite = jnp.isfinite(scaled)
         forced = _forced(old.pid)  # diffrax accepts whatever the smallest step yields
@@ -173,7 +174,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             old.clamped + jnp.where(below, 1, 0),
             jnp.where(below, jnp.minimum(old.clamped_from, t0), old.clamped_from),
             old.jumps + jnp.where(keep & made_jump, 1, 0),
-            old.error_sum + jnp.where(keep, largest(y_error.theta), 0.0),
+            old.error_sum + jnp.where(keep, error, 0.0),
             progress,
             slower,
             jnp.where(keep, size, old.size),

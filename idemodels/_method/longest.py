@@ -52,7 +52,7 @@ class LongestStep(eqx.Module):
         """The largest distance of any parameter from where the path began."""
         return largest(jax.tree.map(jnp.subtract, y.theta, self.origin))
 
-    def by_way(self, t0: Scalar, t1: Scalar, pace: Scalar, range: Scalar) -> Scalar:
+    def by_way(self, t0: Any, t1: Any, pace: Scalar, range: Scalar) -> Scalar:
         """The end of a step from `t0` on, at most `t1`, in which theta moves not too far.
 
         - `pace`: at which it moves.

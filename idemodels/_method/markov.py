@@ -114,7 +114,7 @@ class Markov(AbstractMethod):
     max_steps: int = eqx.field(default=100_000, kw_only=True)
     steady_tol: float | None = eqx.field(default=None, kw_only=True)
     max_step: float | None = eqx.field(default=None, kw_only=True)
-    breakpoints: tuple[float, ...] = eqx.field(default=(), kw_only=True, converter=as_breakpoints)
+    breakpoints: tuple[Any, ...] = eqx.field(default=(), kw_only=True, converter=as_breakpoints)
     event: dfx.Event | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self):

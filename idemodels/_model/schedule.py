@@ -76,7 +76,7 @@ class Schedule(eqx.Module):
         return self.function(s, **{k: jnp.asarray(v, s.dtype) for k, v in self.parameters.items()})
 
 
-def as_breakpoints(given: Any, names: Iterable[str] = ()) -> tuple[float | str, ...]:
+def as_breakpoints(given: Any, names: Iterable[str] = ()) -> tuple[Any, ...]:
     """The argument `breakpoints`: finite numbers, as floats, or some of `names`.
 
     **Raises:** `ValueError` for anything else.

@@ -292,7 +292,7 @@ def _setup(base, targets, steps, metrics, method, discrete, save_ts) -> Setup:
     else:
         chosen = marks_of(steps, save_ts, "save_ts")
     marks = np.unique(np.concatenate([[0], chosen, [steps]]).astype(int))
-    targets, ts = targets_of(base, design), jnp.asarray(marks, dtype_of_base(base))
+    ts = jnp.asarray(marks, dtype_of_base(base))
     of_rate = any(target.of_rate(base) for target in targets.values())
     return Setup(
         base,
