@@ -172,7 +172,7 @@ def _step_of(
 
     def step(carry):
         value, g = jax.value_and_grad(loss_of)(carry[0])
-        call = lambda *given: update(*given, value)
+        call = lambda g, theta, opt_state: update(g, theta, opt_state, value)
         # optax mixes its integer counts with floats, also where the user wants no promotion
         with jax.numpy_dtype_promotion("standard"):
             return updated(eqx.filter_closure_convert(call, g, *carry), g, *carry)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 # What JAX and Equinox say of a function without a derivative of some mode: `jax.custom_vjp` in
 # forward mode, a callback in either, a loop of unknown length in reverse mode.
 _NONE = re.compile(r"custom_vjp|JVP|jvp|ifferentia|[Tt]ranspos")
-_ERRORS = (TypeError, ValueError, NotImplementedError)
+_ERRORS = (TypeError, ValueError, RuntimeError, NotImplementedError)
 
 
 def jacobian(f: Callable[[Array], Array], x: Float[Array, " n"]) -> Float[Array, "n n"]:
@@ -20,7 +20,10 @@ def jacobian(f: Callable[[Array], Array], x: Float[Array, " n"]) -> Float[Array,
 
     **Raises:** `ValueError` that names the objective, if there is neither.
     """
-    return _either(lambda: jax.jacfwd(f)(x), lambda: jax.jacrev(f)(x))
+    found, error = _failure(lambda: jax.jacfwd(f)(x))
+    if error is None:
+        return found
+    return _checked(*_failure(lambda: jax.jacrev(f)(x)))
 
 
 def linearized(f: Callable[[Any], Any], x: PyTree[Array]) -> tuple[Any, Callable[[Any], Any]]:
@@ -29,13 +32,16 @@ def linearized(f: Callable[[Any], Any], x: PyTree[Array]) -> tuple[Any, Callable
     **Raises:** as `jacobian`.
     """
 
+    if has_forward(f, x):
+        return jax.linearize(f, x)
+
     def by_reverse():
         y, pull = jax.vjp(f, x)
         # `pull` is linear, and its transpose is what forward mode would be
         push = jax.linear_transpose(lambda u: pull(u)[0], y)
         return y, lambda direction: push(direction)[0]
 
-    return _either(lambda: jax.linearize(f, x), by_reverse)
+    return _checked(*_failure(by_reverse))
 
 
 def pushed(f: Callable[[Any], Any], x: PyTree[Array], direction: PyTree[Array]) -> Any:
@@ -43,13 +49,20 @@ def pushed(f: Callable[[Any], Any], x: PyTree[Array], direction: PyTree[Array]) 
 
     **Raises:** as `jacobian`.
     """
-    forward = lambda: jax.jvp(f, (x,), (direction,))[1]
-    return _either(forward, lambda: linearized(f, x)[1](direction))
+    if has_forward(f, x):
+        return jax.jvp(f, (x,), (direction,))[1]
+    return linearized(f, x)[1](direction)
 
 
 def has_forward(f: Callable[[Any], Any], x: PyTree[Array]) -> bool:
     """Whether `f` has forward mode, which is only traced; nothing is computed."""
-    return _failure(lambda: jax.eval_shape(lambda x: jax.jvp(f, (x,), (x,)), x))[1] is None
+
+    def slopes(x):
+        # for one direction alone JAX finds out no earlier than when it compiles
+        row = jax.tree.map(lambda x: x[None], x)
+        return jax.vmap(lambda direction: jax.jvp(f, (x,), (direction,)))(row)
+
+    return _failure(lambda: jax.eval_shape(slopes, x))[1] is None
 
 
 def has_jacobian(f: Callable[[Any], Any], x: PyTree[Array]) -> bool:
@@ -64,10 +77,8 @@ def no_derivative(e: Exception) -> bool:
     return isinstance(e, _ERRORS) and _NONE.search(str(e)) is not None
 
 
-def _either(forward: Callable[[], Any], reverse: Callable[[], Any]) -> Any:
-    found, error = _failure(forward)
-    if error is not None:
-        found, error = _failure(reverse)
+def _checked(found: Any, error: Exception | None) -> Any:
+    """What was found by reverse mode, where there was no other."""
     if error is None:
         return found
     raise ValueError(

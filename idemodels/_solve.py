@@ -1,7 +1,8 @@
 """The one front door."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import diffrax as dfx
@@ -105,11 +106,12 @@ def solve(
     held = Held(objective, rest)
     equation = equation_for(model, held, args, theta)
     breakpoints = known_breakpoints(model, ts, method)
-    problem = prepare(equation, theta, _states_of(state0), ts, valid, save, breakpoints)
-    if is_concrete(problem.g0):
-        check_gradient(problem.g0)
-    answer = _answer(method, problem, adjoint)
-    trajectory = report(problem, answer, state0 is not None)
+    with _derivatives_told(held, args, theta, adjoint):
+        problem = prepare(equation, theta, _states_of(state0), ts, valid, save, breakpoints)
+        if is_concrete(problem.g0):
+            check_gradient(problem.g0)
+        answer = _answer(method, problem, adjoint)
+        trajectory = report(problem, answer, state0 is not None)
     if isinstance(model, InterpolatingFlow) and model.predict_error:
         finer = model.changed(order=model.order + 1, predict_error=False, check=False)
         options = {"args": args, "method": method, "save": save, "adjoint": adjoint}
@@ -145,18 +147,33 @@ def known_breakpoints(model: Any, ts: Path, method: AbstractMethod) -> Any:
 
 
 def _answer(method: AbstractMethod, problem: Problem, adjoint: Any) -> Answer:
-    """What the method finds; the wrong way to differentiate it is told by name.
+    """What the method finds, with errors where it is differentiated as `adjoint` does not do."""
+    checkpoints = adjoint is None or isinstance(adjoint, dfx.RecursiveCheckpointAdjoint)
+    if checkpoints and isinstance(method, Markov):
+        problem = jax.tree.map(_differentiated_once, problem)
+    answer = method.run(problem, adjoint)
+    if isinstance(adjoint, dfx.ForwardMode):
+        answer = eqxi.nondifferentiable_backward(answer, msg=_FORWARD_ONLY)
+    return answer
 
-    **Raises:** `TypeError` in forward mode, and `RuntimeError` in reverse mode, where `adjoint`
-    does the other only; `TypeError` where the objective has no derivative that is asked for.
+
+@contextlib.contextmanager
+def _derivatives_told(
+    objective: Objective, args: Any, theta: PyTree[Array], adjoint: Any
+) -> Iterator[None]:
+    """Tells by name what has not the derivative that is asked for inside.
+
+    **Raises:** `TypeError` in forward mode where `adjoint` does reverse mode only, or the objective
+    has no forward mode.
     """
     try:
-        answer = method.run(problem, adjoint)
-    except (TypeError, ValueError, NotImplementedError) as e:
+        yield
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as e:
         if not no_derivative(e):
             raise
-        gradient = lambda theta: problem.equation.gradient(theta, problem.y0.fixed)
-        if not has_forward(gradient, problem.y0.theta):
+        given = () if args is None else (args,)
+        gradient = jax.grad(lambda theta: objective(theta, *given))
+        if not has_forward(gradient, theta):
             raise TypeError(_NO_FORWARD.format(str(e).splitlines()[0])) from None
         if "custom_vjp" not in str(e):
             raise
@@ -166,9 +183,6 @@ def _answer(method: AbstractMethod, problem: Problem, adjoint: Any) -> Answer:
             "does reverse mode only. Pass `adjoint=diffrax.ForwardMode()`; for a Hessian take "
             "`jax.jacfwd` twice with it."
         ) from None
-    if isinstance(adjoint, dfx.ForwardMode):
-        answer = eqxi.nondifferentiable_backward(answer, msg=_FORWARD_ONLY)
-    return answer
 
 
 _NO_FORWARD = (
@@ -181,6 +195,27 @@ _FORWARD_ONLY = (
     "Argument `adjoint` must be one for reverse mode (grad, vjp, jacrev), but is "
     "diffrax.ForwardMode(), which does forward mode only. Pass `adjoint=None`; for a Hessian take "
     "`jax.jacfwd` twice instead."
+)
+
+
+def _differentiated_once(x: Any) -> Any:
+    """`x`, with an error where reverse mode is taken of reverse mode."""
+    return _once(x) if eqx.is_inexact_array(x) and not is_concrete(x) else x
+
+
+@jax.custom_vjp
+def _once(x: Array) -> Array:
+    return x
+
+
+_once.defvjp(
+    lambda x: (x, None),
+    lambda _, cotangent: (eqxi.nondifferentiable(cotangent, msg=_REVERSE_ONCE),),
+)
+_REVERSE_ONCE = (
+    "Argument `adjoint` must be one for second derivatives, but is None or "
+    "diffrax.RecursiveCheckpointAdjoint(), which reverse mode is taken of once. For a Hessian pass "
+    "`adjoint=diffrax.ForwardMode()`, and take `jax.jacfwd` twice."
 )
 
 

@@ -123,3 +123,16 @@ def test_where_forward_mode_is_needed_the_objective_is_named():
         ide.solve(ide.Adam(0.1), ruled, X, ts, method=ide.Markov(dfx.Kvaerno5()))
     with pytest.raises(ValueError, match=f"{named}.*'learning_rate'"):
         ide.sensitivity(ide.Adam(0.1), ruled, X, 5)
+
+
+@pytest.mark.parametrize("adjoint", [None, dfx.RecursiveCheckpointAdjoint()], ids=["none", "own"])
+def test_reverse_mode_of_reverse_mode_is_told(adjoint):
+    method = ide.Markov(dfx.Tsit5())
+
+    def last(rate):
+        given = ide.Adam(rate), ide.Quadratic(), 1.0, np.array([0.0, 20.0])
+        return ide.solve(*given, method=method, adjoint=adjoint).loss[-1]
+
+    jax.eval_shape(jax.grad(last), 0.01)
+    with pytest.raises(RuntimeError, match=r"`adjoint` must be one for second.*jacfwd` twice"):
+        jax.eval_shape(jax.grad(jax.grad(last)), 0.01)

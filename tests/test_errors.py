@@ -224,7 +224,7 @@ def test_a_resumed_path_starts_where_the_state_stands():
 
 def test_a_foreign_optimizer_state_is_refused():
     state = optax.sgd(0.1).init(jnp.ones(1))
-    with pytest.raises(ValueError, match="`opt_state` must have the field 'mu', 'nu' .* Adam"):
+    with pytest.raises(ValueError, match="twin of Adam, in a ScaleByAdamState, but is tuple"):
         ide.state_from_optax(ide.Adam(0.1), state)
 
 
@@ -251,7 +251,7 @@ def test_the_twin_of_a_memory_model_wants_the_parameters():
     model = ide.MemoryModel({}, lambda s, theta, g, moments: g, 0.1)
     with pytest.raises(ValueError, match=r"`params` must be given to `update`"):
         model.optax().update(jnp.ones(1), model.optax().init(jnp.ones(1)))
-    with pytest.raises(ValueError, match="must have the memories 'v' of the twin of this model"):
+    with pytest.raises(ValueError, match="must have kernels with finitely many states"):
         ide.state_from_optax(power_law(), optax.sgd(0.1).init(jnp.ones(1)))
     with pytest.raises(ValueError, match="`model` must be of first order, but is SecondOrderAdam"):
         ide.state_from_optax(ide.SecondOrderAdam(0.1), optax.adam(0.1).init(jnp.ones(1)))
