@@ -139,7 +139,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         if isinstance(y_error, Reported):
             y_error, taken = y_error.error, y_error.gradients.astype(int)
         y0, y1_candidate, y_error = jax.lax.stop_gradient((y0, y1_candidate, y_error))
-        error = largest(y_error.theta)
+        error = largest(y_error.theta)  # pyright: ignore[reportOptionalMemberAccess]
         scaled = self._scaled(y_error, y0, y1_candidate)
         finite = jnp.isfinite(scaled)
         forced = _forced(old.pid)  # diffrax accepts whatever the smallest step yields
