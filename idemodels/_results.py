@@ -36,8 +36,9 @@ class RESULTS(dfx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "`learning_rate` may keep away."
     )
     nonfinite_rate = (
-        "The learning rate became NaN or infinite. Look at the schedule at the step where the path "
-        "ends (`throw=False` returns it): it is called with steps that are not whole numbers."
+        "The learning rate became NaN, infinite or negative. Look at the schedule at the step "
+        "where the path ends (`throw=False` returns it): it is called with steps that are not "
+        "whole numbers."
     )
     diverged = (
         "The path diverged: theta grew beyond 1e8 times its first size. Lower `learning_rate`, or "

@@ -169,7 +169,9 @@ def test_single_precision_sees_them(float32):
 
 def test_a_rate_that_is_not_finite_is_refused():
     model = ide.Adam(lambda s: jnp.where(s > 50.2, jnp.nan, 0.01))
-    with pytest.raises(ValueError, match="`learning_rate` must be finite.* is nan at step 50.25"):
+    with pytest.raises(
+        ValueError, match="`learning_rate` must be finite and not negative .* is nan at step 50.25"
+    ):
         ide.solve(model, ide.Quadratic(), 1.0, np.arange(101.0))
 
 

@@ -13,28 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from .._equation import Augmented, Equation
+from .._second import has_forward
 from .._types import Scalar
-
-
-def has_forward_mode(equation: Equation, y: Augmented) -> bool:
-    """Whether the gradient can be differentiated forwards; nothing is compiled for that."""
-
-    def along(tangent):
-        return jax.jvp(lambda x: equation.gradient(x, y.fixed), (y.theta,), (tangent,))[1]
-
-    lanes = jax.tree.map(lambda x: x[None], y.theta)
-    try:
-        # of one tangent, what JAX raises would be raised on the device
-        jax.eval_shape(jax.vmap(along), lanes)
-    except TypeError as e:
-        if "custom_vjp" not in str(e):
-            raise
-        return False
-    except ValueError as e:
-        if "do not support JVP" not in str(e):
-            raise
-        return False
-    return True
 
 
 def with_forward_mode(equation: Equation, y: Augmented) -> Equation | None:
@@ -42,10 +22,11 @@ def with_forward_mode(equation: Equation, y: Augmented) -> Equation | None:
 
     `None` where it can be in neither, as where a callback computes the gradient.
     """
-    if has_forward_mode(equation, y):
+    able = lambda equation: has_forward(lambda x: equation.gradient(x, y.fixed), y.theta)
+    if able(equation):
         return equation
     by_reverse = dataclasses.replace(equation, objective=ByReverse(equation.objective))
-    return by_reverse if has_forward_mode(by_reverse, y) else None
+    return by_reverse if able(by_reverse) else None
 
 
 class ByReverse(eqx.Module):

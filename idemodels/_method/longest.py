@@ -19,6 +19,8 @@ _SAMPLES, _LONGEST = 64, 100.0
 _VARIATION = 0.75
 # but a step of one optimizer step is short enough for whatever it does.
 _SHORTEST = 1.0
+# So much of its largest value a rate may be below zero.
+_ROUNDING = 1e-6
 # A step may move theta by this part of its range so far.
 _SHARE = 0.25
 
@@ -62,7 +64,7 @@ class LongestStep(eqx.Module):
         return jnp.where(known, jnp.minimum(t1, t0 + longest), t1)
 
     def __call__(self, s: Scalar, h: Scalar) -> tuple[Scalar, Flag]:
-        """At most `h` from `s` on; and whether the learning rate is finite there."""
+        """At most `h` from `s` on; and whether the rate is finite and not negative there."""
         h = jnp.minimum(h, jnp.asarray(self.longest, h.dtype))
         if self.model is None:
             return h, jnp.ones((), bool)
@@ -73,4 +75,5 @@ class LongestStep(eqx.Module):
         calm = varied <= _VARIATION * jax.lax.cummax(jnp.abs(rates))[1:]
         fraction = jnp.sum(jnp.cumprod(calm)).astype(h.dtype) / _SAMPLES
         longest = jnp.maximum(fraction * h, jnp.minimum(h, _SHORTEST))
-        return longest, jnp.all(jnp.isfinite(rates))
+        least = -_ROUNDING * jnp.max(jnp.abs(rates))
+        return longest, jnp.all(jnp.isfinite(rates) & (rates >= least))

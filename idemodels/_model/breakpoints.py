@@ -25,6 +25,8 @@ _ROUNDINGS = 1e4
 _HALVINGS = 40
 # More than these are no exceptions: the schedule is a staircase, and steps must follow it anyway.
 LIMIT = 2048
+# So much of its largest value a rate may be below zero: rounding.
+_BELOW = 1e-6
 # Places for them, at least: their number is a part of the program.
 _PADDED = 32
 
@@ -39,7 +41,7 @@ def find_breakpoints(rate: Callable[[Any], Any], start: float, end: float) -> np
     **Returns:** shape `(b,)`, increasing; none where `rate` has a value that is traced, or more
     than `LIMIT` of them.
 
-    **Raises:** `ValueError` where `rate` is NaN or infinite between the two.
+    **Raises:** `ValueError` where `rate` is NaN, infinite or negative between the two.
     """
     wanted = min(max(_DENSITY * (end - start), _FEWEST), _MOST)
     count = 2 ** int(np.ceil(np.log2(wanted)))  # few shapes, so few programs
@@ -50,7 +52,7 @@ def find_breakpoints(rate: Callable[[Any], Any], start: float, end: float) -> np
     values = _sampled(rate, s)
     if values is None:
         return np.zeros(0)
-    _check_finite(values, s, end)
+    _check_sound(values, s, end)
     values = np.nan_to_num(values)  # past the end nobody asks
     rounding = _ROUNDINGS * float(jnp.finfo(jnp.result_type(float)).eps) * np.max(np.abs(values))
     changes = np.diff(values)
@@ -69,13 +71,15 @@ def find_breakpoints(rate: Callable[[Any], Any], start: float, end: float) -> np
     return found if found.size <= LIMIT else np.zeros(0)
 
 
-def _check_finite(values: np.ndarray, s: np.ndarray, end: float) -> None:
-    bad = ~np.isfinite(values) & (s < end)
+def _check_sound(values: np.ndarray, s: np.ndarray, end: float) -> None:
+    inside = values[(s < end) & np.isfinite(values)]
+    least = -_BELOW * np.max(np.abs(inside), initial=0.0)
+    bad = (s < end) & ~(np.isfinite(values) & (values >= least))
     if bad.any():
         k = int(np.argmax(bad))
         raise ValueError(
-            f"Argument `learning_rate` must be finite on the whole of `ts`, but is {values[k]} at "
-            f"step {s[k]:.6g}."
+            "Argument `learning_rate` must be finite and not negative on the whole of `ts`, but is "
+            f"{values[k]} at step {s[k]:.6g}."
         )
 
 
@@ -150,7 +154,7 @@ def breakpoints_of(model: AbstractModel, ts: Any, told: tuple[float, ...] = ()) 
     **Returns:** shape `(b,)`, increasing, padded with infinity; `b` is 0 where the learning rate is
     a constant and nothing is told, and does not depend on the values of hyperparameters otherwise.
 
-    **Raises:** `ValueError` where the learning rate is found to be NaN or infinite on the way.
+    **Raises:** `ValueError` where the learning rate is found to be NaN, infinite or negative.
     """
     rate, dtype = model.learning_rate, ts.dtype
     known: list[Any] = list(told)
