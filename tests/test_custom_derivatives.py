@@ -119,8 +119,6 @@ def test_where_forward_mode_is_needed_the_objective_is_named():
             jax.jacfwd(last(ruled, adjoint))(X)
     with pytest.raises(TypeError, match="Argument `adjoint` must be one for forward mode"):
         jax.jacfwd(last(bowl, None))(X)
-    with pytest.raises(TypeError, match=f"{named}.*explicit solver"):
-        ide.solve(ide.Adam(0.1), ruled, X, ts, method=ide.Markov(dfx.Kvaerno5()))
     with pytest.raises(ValueError, match=f"{named}.*'learning_rate'"):
         ide.sensitivity(ide.Adam(0.1), ruled, X, 5)
 

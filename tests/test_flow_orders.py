@@ -138,7 +138,7 @@ def flows_of_orders(flow, objective, theta0, ts, method=TIGHT):
     @jax.jit
     def path(weights):
         changed = dataclasses.replace(equation, weights=weights)
-        problem = prepare(changed, theta0, None, jnp.asarray(ts), True, None)
+        problem = prepare(changed, theta0, None, jnp.asarray(ts), True, None, jnp.zeros(0))
         return method.run(problem, None).kept["state"].theta
 
     orders = range(1, flow.order + 1)

@@ -11,7 +11,10 @@ import idemodels as ide
 SLOW = pytest.mark.slow
 RATES = {
     "sine 3": (lambda s: 0.01 * (1.0 + jnp.sin(2.0 * jnp.pi * s / 3.0)), ()),
-    "pulse": (lambda s: 1e-3 + 0.05 * ((s >= 40.25) & (s < 42.75)), (40.25, 42.75)),
+    "pulse": (
+        lambda s: 1e-3 + jnp.where((s >= 40.25) & (s < 42.75), 0.05, 0.0),
+        (40.25, 42.75),
+    ),
 }
 TS = np.sort(np.concatenate([np.linspace(0, 100, 41), 100 * np.random.default_rng(0).random(20)]))
 

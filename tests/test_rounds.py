@@ -39,7 +39,7 @@ AS_USUAL = {FASTER: True} if FASTER in os.environ.get("XLA_FLAGS", "") else {}
 def test_rounds_make_the_same_path_and_counts(name):
     method, model, objective = METHODS[name], ide.Adam(0.05), ide.Quadratic()
     equation = Equation(cast(model, TS.dtype), Held(objective, None))
-    problem = prepare(equation, jnp.asarray(1.0), None, TS, jnp.ones((), bool), None)
+    problem = prepare(equation, jnp.asarray(1.0), None, TS, jnp.ones((), bool), None, jnp.zeros(0))
     front = begin(problem)
     leg, front = method.main_leg(problem, front, method.implicit_solver(problem))
     carry = leg.begin(problem, front)
@@ -74,7 +74,7 @@ def test_lanes_that_end_at_different_rounds_equal_single_runs():
 
     def problem_of(rate):
         equation = Equation(cast(ide.Adam(rate), TS.dtype), Held(objective, None))
-        return prepare(equation, jnp.asarray(1.0), None, TS, jnp.ones((), bool), None)
+        return prepare(equation, jnp.asarray(1.0), None, TS, jnp.ones((), bool), None, jnp.zeros(0))
 
     def start(rate):
         problem = problem_of(rate)

@@ -254,7 +254,9 @@ class Leg(eqx.Module):
         steps = solution.stats["num_steps"]
         gradients = self._gradients(problem, solution, ran, first)
         more = {}
-        if self._adapts:
+        if not self._adapts:  # nothing is known of its error
+            more["solver_error"] = jnp.full_like(stats["solver_error"], jnp.nan)
+        else:
             seen = solution.controller_state
             more["solver_error"] = stats["solver_error"] + self._remains * seen.error_sum
             if "num_clamped" in stats:
