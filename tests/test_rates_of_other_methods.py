@@ -65,3 +65,14 @@ def test_a_pulse_that_fixed_point_does_not_know_is_refused():
         advanced(RATES["pulse"][0]), linear, 1.0, ts, method=method, throw=False
     )
     assert jax.jit(solve)(jnp.asarray(TS)).result == ide.RESULTS.mesh_too_coarse
+
+
+def test_an_empty_array_is_refused_by_fixed_point_and_solved_by_history():
+    loss = lambda theta: jnp.sum((theta["a"] - 1.0) ** 2)
+    theta0, ts = {"a": jnp.zeros(2), "b": jnp.zeros((0, 3))}, np.arange(0.0, 21.0, 5.0)
+    with pytest.raises(ValueError, match=r"`theta0` must have no empty arrays .* \(0, 3\)"):
+        ide.solve(advanced(0.05), loss, theta0, ts)
+    given = loss, theta0, ts
+    path = ide.solve(ide.RMSProp(0.05), *given, method=ide.History())
+    alone = ide.solve(ide.RMSProp(0.05), loss, {"a": jnp.zeros(2)}, ts, method=ide.History())
+    np.testing.assert_allclose(path.theta["a"], alone.theta["a"], rtol=1e-12)

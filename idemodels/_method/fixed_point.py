@@ -92,7 +92,8 @@ class FixedPoint(AbstractMethod):
     A fixed point that is not reached is `RESULTS.fixed_point_not_reached`, too coarse a mesh
     `RESULTS.mesh_too_coarse`; the path is NaN then.
 
-    **Raises:** `ValueError` for an argument that is not positive.
+    **Raises:** `ValueError` for an argument that is not positive; on use, for an empty array among
+    the parameters.
     """
 
     tol: float = eqx.field(default=1e-8, kw_only=True)
@@ -119,6 +120,13 @@ class FixedPoint(AbstractMethod):
 
     def run(self, problem, adjoint):
         del adjoint
+        for leaf in jax.tree.leaves(problem.y0.theta):
+            if not leaf.size:
+                raise ValueError(
+                    "Argument `theta0` must have no empty arrays for the method "
+                    f"`idemodels.FixedPoint`, but has one of shape {leaf.shape}. Leave it out, or "
+                    "put it into the objective."
+                )
         equation = with_forward_mode(problem.equation, problem.y0)
         if equation is not None:
             problem = dataclasses.replace(problem, equation=equation)
