@@ -301,20 +301,19 @@ def figures(optimizer, name, rtol):
     exact = by_scipy(flow, objective, theta0, kinks, wave)
     theta = np.asarray(path.theta)
     errors = [np.max(np.abs(theta - x)) / np.ptp(run) for x in (exact, run)]
-    return *errors, bool(told), path
+    return *errors, bool(told)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rtol", [1e-6])
 @pytest.mark.parametrize("optimizer", TX)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", ["sgdr_schedule", "piecewise_constant_schedule", "pulse of 5", "sine of 100"]
+)
 def test_the_path_is_that_of_the_flow_and_near_the_run(name, optimizer, rtol):
-    own, apart, told, path = figures(optimizer, name, rtol)
+    own, apart, told = figures(optimizer, name, rtol)
     wave = SCHEDULES[name][2]
-    # tolerances are parts of theta: in a burst those of some steps add up
-    theta = np.asarray(path.theta)
-    part = np.max(np.abs(theta)) / np.ptp(theta) if name == "bump" else 1.0
-    assert own <= 10 * rtol * part
+    assert own <= 10 * rtol
     # the flow of order 2 is not the run where a wave has few steps: below 8 it says so
     swings = wave is not None and wave < 30
     assert apart <= 10 * rtol + (7e-3 if swings else 1e-4)
