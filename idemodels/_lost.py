@@ -18,7 +18,8 @@ def without_derivative(tree: PyTree[Any]) -> Scalar:
     Where nobody uses it, as of a failed lane that is left out, the others' are not spoiled.
     """
     leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
-    return sum(map(_nothing, leaves), start=jnp.zeros(()))
+    as_one = lambda x: _nothing(x).astype(jnp.result_type(float))  # whatever their types
+    return sum(map(as_one, leaves), start=jnp.zeros(()))
 
 
 @jax.custom_jvp

@@ -105,7 +105,8 @@ class _Told(eqx.Module):
     nothing: Any
 
     def __call__(self, s: Any) -> Any:
-        return self.schedule(s) + self.nothing
+        rate = self.schedule(s)
+        return rate + self.nothing.astype(rate.dtype)
 
 
 def without_derivative_of_jumps(rate: Any) -> Any:
