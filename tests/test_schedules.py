@@ -271,7 +271,7 @@ def test_curved_losses_agree_with_scipy(name):
     ts = TS[TS <= 300]
     for schedule in ("sgdr", "steps", "sine 31"):
         pieces = ALL[schedule]
-        rate = jax.jit(pieces)
+        rate = jax.jit(lambda s, pieces=pieces: pieces(s))
 
         def rhs(s, y, low, high, rate=rate):
             x, m, v = y[:n], y[n : 2 * n], y[2 * n :]
