@@ -4,6 +4,7 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import optimistix as optx
 import pytest
 from scipy.integrate import solve_ivp
@@ -97,3 +98,10 @@ def test_compare_warns_of_a_solver_that_is_too_coarse():
 def test_max_step_is_checked(given):
     with pytest.raises(ValueError, match="Argument `max_step` must be a positive number"):
         ide.Markov(max_step=given)
+
+
+@pytest.mark.parametrize("given", [dict(max_step=1.0), dict(breakpoints=[3.0])], ids=str)
+def test_a_flow_refuses_what_it_would_ignore(given):
+    flow = ide.InterpolatingFlow(optax.sgd(0.01))
+    with pytest.raises(ValueError, match=f"Argument `{next(iter(given))}` must be .* Interp"):
+        ide.solve(flow, ide.Quadratic(), 1.0, np.arange(5.0), method=ide.Markov(**given))

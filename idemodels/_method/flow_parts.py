@@ -41,12 +41,21 @@ _ROUNDING = 1e-6
 def run_flow(method: Any, problem: Problem, adjoint: dfx.AbstractAdjoint | None) -> Answer:
     """Solves the problem of a flow with the solver and the tolerances of `Markov`.
 
-    **Raises:** `ValueError` for a `steady_tol`, which flows have not.
+    **Raises:** `ValueError` for a `steady_tol`, `max_step` or `breakpoints`, which flows have not.
     """
     if method.steady_tol is not None:
         raise ValueError(
             "Argument `steady_tol` must be None for an InterpolatingFlow, but is "
             f"{method.steady_tol}."
+        )
+    if method.max_step is not None:
+        raise ValueError(
+            f"Argument `max_step` must be None for an InterpolatingFlow, but is {method.max_step}."
+        )
+    if method.breakpoints:
+        raise ValueError(
+            "Argument `breakpoints` must be empty for an InterpolatingFlow, but is "
+            f"{method.breakpoints}. Give them to the flow, as `kinks`."
         )
     equation, ts = problem.equation, problem.ts
     model, plan = equation.model, plan_of(equation, problem.y0, ts[0], ts)
