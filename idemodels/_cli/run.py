@@ -1,6 +1,7 @@
 """One config: every case, then the table, the study and the figures."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import jax
 
 from .._config import Config, shown, varying
+from .._interrupt import interruptible
 from .._plot import Pair, draw, rendered
 from .._study import Finding
 from .progress import Progress
@@ -49,7 +51,10 @@ def run_config(config: Config, folder: Path, progress: Progress) -> Finished:
     pairs: list[tuple[Pair, Record]] = []
     interrupted = False
     try:
-        _solve_all(config, folder, keys, progress, records, pairs)
+        with interruptible() as asked:
+            for _ in _solved(config, folder, keys, progress, records, pairs):
+                if asked.is_set():
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
         interrupted = True
     write_records(folder / "table.csv", records)
@@ -76,8 +81,8 @@ def run_config(config: Config, folder: Path, progress: Progress) -> Finished:
     return finished
 
 
-def _solve_all(config, folder, keys, progress, records, pairs) -> None:
-    """Appends to `records` and `pairs`, each as soon as it is on disk."""
+def _solved(config, folder, keys, progress, records, pairs) -> Iterator[None]:
+    """Appends to `records` and `pairs`, each as soon as it is on disk; yields after each."""
     points = points_for(config.cases)
     for i, case in enumerate(config.cases, 1):
         words = " ".join(f"{key}={case.values[key]}" for key in keys if key in case.values)
@@ -91,6 +96,7 @@ def _solve_all(config, folder, keys, progress, records, pairs) -> None:
         records.append(record)
         error = "" if record.max_error is None else f", max error {record.max_error:.2e}"
         progress.done(f"{config.name} {i}/{len(config.cases)} {words}: {record.result}{error}")
+        yield
 
 
 def _write_figure(folder: Path, name: str, figure: Any, names: list[str]) -> None:

@@ -30,6 +30,10 @@ class AbstractClock(eqx.Module):
         """
 
     @abc.abstractmethod
+    def expected(self, t0: Any, t1: Any, way: Scalar) -> Scalar:
+        """How far theta goes in an optimizer step, where it goes `way` from `t0` to `t1`."""
+
+    @abc.abstractmethod
     def at(self, t: Any, y: Augmented) -> tuple[Any, Augmented]:
         """s and the original state, of t and the state here."""
 
@@ -48,6 +52,9 @@ class StepTime(AbstractClock):
 
     def longest(self, steps, origin):
         return LongestStep.of(self.equation.model, steps, origin)
+
+    def expected(self, t0, t1, way):
+        return pace(t0, t1, way)
 
     def at(self, t, y):
         return t, y
@@ -81,6 +88,10 @@ class LogTime(AbstractClock):
         del steps, origin  # the whole stretch is one optimizer step
         return None
 
+    def expected(self, t0, t1, way):
+        # theta goes like the root of what has passed: from the pace here to one optimizer step
+        return 2.0 * pace(t0, t1, way) * jnp.exp(-0.5 * t1)
+
     def at(self, t, y):
         passed = jnp.exp(t)
         memory = jax.tree.map(lambda z0, q: z0 + q * passed, self.memory, y.memory)
@@ -100,3 +111,8 @@ class LogTime(AbstractClock):
         theta, velocity = jax.tree.map(lambda v: passed * v, (rates.theta, rates.velocity))
         memory = jax.tree.map(lambda rate, q: rate - q, rates.memory, y.memory)
         return Augmented(theta, memory, y.fixed, velocity)
+
+
+def pace(t0: Any, t1: Any, way: Scalar) -> Scalar:
+    """How far something goes in a unit of time, that goes `way` from `t0` to `t1`."""
+    return way / jnp.where(t1 > t0, t1 - t0, 1.0)

@@ -14,6 +14,7 @@ from .._equation import Augmented
 from .._kernel import Memory
 from .._results import RESULTS
 from .._types import Count, Flag, Scalar
+from .kick_drift import is_short, not_short
 from .longest import LongestStep
 from .norms import by_memory, largest
 from .reporting import Reported
@@ -34,6 +35,12 @@ _LARGEST = 1e15
 _SETTLED = 12
 # The smallest step, relative to t or 1, and how often one may be needed.
 _SMALLEST, _FORCED = 1e-10, 1000
+# Gradients that a leg may take: so many, so many for each optimizer step to its end, which may be
+# taken early, and so many for each step made. Beyond, no step is shorter than the short ones, which
+# are accepted whatever their error.
+_ALLOWANCE, _EARLY, _FOR_EACH = 60, 1.0, 2.5
+# After a step that failed so many short ones are made at most before another is tried.
+_LONGEST_STAY = 64
 
 
 class GuardState(eqx.Module):
@@ -53,6 +60,10 @@ class GuardState(eqx.Module):
     range: Scalar  # of theta so far, where a step is bounded by it
     start: Scalar  # where the leg began
     proposed: Scalar  # the next step
+    spent: Count  # gradients, since the leg began
+    unresolved: Scalar  # optimizer steps in short steps that the tolerance would not allow
+    stay: Count  # short steps to be made before a longer one is tried
+    penalty: Count  # how many there will be if that fails
     watch: Watch | None
     reason: Count
 
@@ -76,6 +87,10 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         none.
     - `longest`: how long a step may be, where the leg's time is s; `None` does not say.
     - `rests`: whether it may come to rest before the end.
+    - `short`: the length of a step that is accepted where shorter ones would be too many; `None`
+        goes on to the smallest there are.
+    - `expected`: how far theta may be expected to go, from a step's ends and its way.
+    - `origin`: theta where the path began.
     - `growth`: of a step over the one before it, at most.
     - `proportional`, `integral`: coefficients of diffrax's controller, whose defaults they are.
     """
@@ -88,6 +103,9 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     patience: Any
     norm: Callable[[PyTree[Array]], Scalar] = eqx.field(static=True)
     negative: Callable[[Augmented], Flag]
+    expected: Callable[[Any, Any, Scalar], Scalar]
+    origin: PyTree[Array]
+    short: float | None = eqx.field(static=True, default=None)
     steady: Steady | None = None
     jumps: Float[Array, " b"] | None = None
     longest: LongestStep | None = None
@@ -101,7 +119,8 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         """The state with those counts at 0 that a leg adds up itself."""
         zero = jnp.zeros((), int)
         state = dataclasses.replace(state, gradients=zero, clamped=zero, jumps=zero)
-        state = dataclasses.replace(state, error_sum=jnp.zeros_like(state.error_sum))
+        nothing = jnp.zeros_like(state.error_sum), jnp.zeros_like(state.unresolved)
+        state = dataclasses.replace(state, error_sum=nothing[0], unresolved=nothing[1])
         if state.watch is None:
             return state
         return dataclasses.replace(state, watch=dataclasses.replace(state.watch, looks=zero))
@@ -125,9 +144,13 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         seen = (never, zero, jnp.zeros_like(size), pace, pace, size)
         seen = (
             *seen,
-            zero.astype(size.dtype) if self.longest is None else self.longest.range(y0),
+            self._range(y0),
             start,
             pace,
+            zero,
+            jnp.zeros_like(pace),
+            zero,
+            zero,
         )
         return t1, GuardState(pid, *counts, *seen, watch, reason)
 
@@ -140,11 +163,21 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             y_error, taken = y_error.error, y_error.gradients.astype(int)
         y0, y1_candidate, y_error = jax.lax.stop_gradient((y0, y1_candidate, y_error))
         error = largest(y_error.theta)  # pyright: ignore[reportOptionalMemberAccess]
-        scaled = self._scaled(y_error, y0, y1_candidate)
+        way = largest(jax.tree.map(jnp.subtract, y1_candidate.theta, y0.theta))
+        reach = jnp.maximum(old.range, self.expected(t0, t1, way))
+        reach = jnp.where(jnp.isfinite(reach), reach, old.range)
+        scaled = self._scaled(y_error, y0, y1_candidate, reach)
         finite = jnp.isfinite(scaled)
         forced = _forced(old.pid)  # diffrax accepts whatever the smallest step yields
+        spent = old.spent + taken
+        least, brief, poor = None, jnp.zeros((), bool), jnp.zeros((), bool)
+        if self.short is not None:
+            brief = is_short(t1 - t0, self.short)
+            allowed = _ALLOWANCE + _EARLY * (self.end - old.start) + _FOR_EACH * (t0 - old.start)
+            poor = spent > allowed
+            least = jnp.where(poor, self.short, 0.0)
         nothing = jnp.zeros_like(scaled)
-        keep, next_t0, next_t1, made_jump, pid, result = self._pid(t0).adapt_step_size(
+        keep, next_t0, next_t1, made_jump, pid, result = self._pid(t0, least).adapt_step_size(
             t0, t1, nothing, nothing, args, scaled, error_order, old.pid
         )
         # but not a leap, which the smallest step does not make where there is a path
@@ -153,12 +186,21 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         finite = finite & ~lost
         keep = jnp.asarray(keep) & finite
         next_t0 = jnp.where(finite, next_t0, t0)
-        reach = old.range
+        reach = jnp.where(keep, jnp.maximum(old.range, self._range(y1_candidate)), old.range)
+        stay, penalty = old.stay, old.penalty
+        if self.short is not None:
+            failed = ~brief & ~keep & poor
+            penalty = jnp.where(failed, jnp.minimum(2 * penalty + 1, _LONGEST_STAY), penalty)
+            penalty = jnp.where(keep & ~brief, penalty // 2, penalty)
+            stay = jnp.where(failed, penalty, jnp.where(keep, jnp.maximum(stay - 1, 0), stay))
         if self.longest is not None:
-            reach = jnp.where(keep, jnp.maximum(reach, self.longest.range(y1_candidate)), reach)
-            way = largest(jax.tree.map(jnp.subtract, y1_candidate.theta, y0.theta))
             pace = jnp.where(keep & (old.attempts >= _SETTLED), way / (t1 - t0), 0.0)
             next_t1 = self.longest.by_way(next_t0, next_t1, pace, reach)
+        if self.short is not None:
+            h = next_t1 - next_t0
+            stays = poor & ((stay > 0) | (h <= self.short))
+            h = jnp.where(stays, self.short, not_short(h, self.short)).astype(h.dtype)
+            next_t1 = next_t0 + h
         next_t1, sound = self._within(next_t0, next_t1)
         made = jnp.where(keep, t1 - t0, 0.0)
         progress, slower = 0.9 * old.progress + 0.1 * made, 0.98 * old.slower + 0.02 * made
@@ -170,17 +212,21 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             pid,
             old.attempts + 1,
             old.gradients + taken,
-            old.forced + jnp.where(forced, 1, 0),
+            old.forced + jnp.where(forced & ~(brief & poor), 1, 0),
             old.clamped + jnp.where(below, 1, 0),
             jnp.where(below, jnp.minimum(old.clamped_from, t0), old.clamped_from),
             old.jumps + jnp.where(keep & made_jump, 1, 0),
-            old.error_sum + jnp.where(keep, error, 0.0),
+            old.error_sum + jnp.where(keep, jnp.where(jnp.isfinite(error), error, way), 0.0),
             progress,
             slower,
             jnp.where(keep, size, old.size),
             reach,
             old.start,
             jnp.asarray(next_t1 - next_t0, old.proposed.dtype),
+            spent,
+            old.unresolved + jnp.where(keep & (scaled > 1.0), t1 - t0, 0.0),
+            stay,
+            penalty,
             watch,
             old.reason,
         )
@@ -201,14 +247,22 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         h, sound = self.longest(t0, jnp.maximum(end - t0, 0.0))
         return jnp.where(h < end - t0, t0 + h, t1), sound
 
-    def _pid(self, t: Any) -> dfx.ClipStepSizeController:
+    def _range(self, y: Augmented) -> Scalar:
+        """The largest distance of any parameter from where the path began."""
+        return largest(jax.tree.map(jnp.subtract, y.theta, self.origin))
+
+    def _pid(self, t: Any, least: Any = None) -> dfx.ClipStepSizeController:
         """The wrapped controller. Its smallest step carries the path over a kink of the gradient.
 
         There no step is small enough for the tolerance in a second moment that starts from zero.
+
+        - `least`: how small it may not be.
         """
         dtype = jnp.result_type(t)
         size = jnp.maximum(jnp.abs(t), 1.0)
         smallest = max(_SMALLEST, 64 * float(jnp.finfo(dtype).eps)) * size
+        if least is not None:
+            smallest = jnp.maximum(smallest, least.astype(dtype))
         # the error that it sees is the scaled one
         controller = dfx.PIDController(
             0.0,
@@ -221,8 +275,16 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         )
         return dfx.ClipStepSizeController(controller, jump_ts=self.jumps)
 
-    def _scaled(self, error: Any, y0: Augmented, y1: Augmented) -> Scalar:
-        """The size of a step's error, 1 where it is as allowed; not finite where `y1` is not."""
+    def _scaled(self, error: Any, y0: Augmented, y1: Augmented, reach: Scalar) -> Scalar:
+        """The size of a step's error, 1 where it is as allowed; not finite where `y1` is not.
+
+        - `reach`: of theta, whose error is allowed to be a part of it.
+        """
+
+        def of_theta(e, x, y1):
+            rounding = 4.0 * jnp.finfo(x.dtype).eps * jnp.abs(x)
+            scaled = e / (self.atol + self.rtol * reach + rounding)
+            return jnp.where(jnp.isfinite(y1), jnp.minimum(jnp.abs(scaled), _LARGEST), jnp.inf)
 
         def leaf(e, before, after, y1, unit):
             before, after = before / unit, after / unit
@@ -233,7 +295,9 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             return jnp.where(jnp.isfinite(y1), jnp.minimum(jnp.abs(scaled), _LARGEST), jnp.inf)
 
         sizes = by_memory(y0), by_memory(y1)
-        return self.norm(jax.tree.map(leaf, error, *sizes, y1, self.unit))
+        scaled = jax.tree.map(leaf, error, *sizes, y1, self.unit)
+        theta = jax.tree.map(of_theta, error.theta, y0.theta, y1.theta)
+        return self.norm(dataclasses.replace(scaled, theta=theta))
 
     def _reason(self, state: GuardState, t: Any, keep: Flag, finite: Flag, forced: Flag) -> Count:
         """Why to stop, if so."""

@@ -9,11 +9,12 @@ import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from .._equation import Augmented, Equation, cast, dtype_of, equation_of
-from .._types import Flag, Scalar
-from .exact_step import ExactStep, combine, lagrange, nodes_for, rows
+from .._types import Count, Flag, Scalar
+from .exact_step import ExactStep, combine, masked_lagrange, nodes_for, rows
+from .kick_drift import KickDrift, is_short
 from .norms import memory_time
 from .reporting import AbstractReporting, Reported, first_order
 from .split import Split
@@ -57,23 +58,27 @@ class ExponentialMultistep(AbstractReporting):
     """
 
     _order: int = eqx.field(static=True)
+    _short: float | None = eqx.field(static=True)
     _reports: bool = eqx.field(static=True)
 
     term_structure: ClassVar = dfx.ODETerm
-    first_gradients: ClassVar = 0
 
-    def __init__(self, order: int = 3, *, _reports: bool = False):
+    def __init__(self, order: int = 3, *, _short: float | None = None, _reports: bool = False):
         if order not in ORDERS:
             raise ValueError(f"Argument `order` must be one of {ORDERS}, but is {order!r}.")
-        self._order, self._reports = int(order), _reports
+        self._order, self._short, self._reports = int(order), _short, _reports
+
+    @property
+    def first_gradients(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return 0 if self._short is None else 1
 
     @property
     def interpolation_cls(self):  # pyright: ignore[reportIncompatibleMethodOverride]
         return _interpolation(self._order)
 
-    def reporting(self, rtol, atol):
+    def reporting(self, rtol, atol, origin, short):
         """**Returns:** itself, with errors that are `Reported`."""
-        return ExponentialMultistep(self._order, _reports=True)
+        return ExponentialMultistep(self._order, _short=short, _reports=True)
 
     def order(self, terms):
         return self._order
@@ -82,11 +87,16 @@ class ExponentialMultistep(AbstractReporting):
         return float(self._order)
 
     def init(self, terms, t0, t1, y0, args):
-        """**Returns:** a past that is still to be filled; no gradient is taken."""
-        first_order(terms, type(self).__name__)
-        empty = lambda x: jnp.zeros((self._order - 1, *x.shape), x.dtype)
-        where = -jnp.arange(self._order - 1, dtype=dtype_of(y0.theta))
-        return _Past(where, jax.tree.map(empty, y0.theta), jnp.ones((), bool))
+        """**Returns:** a past that is still to be filled; a gradient only with short steps."""
+        equation = first_order(terms, type(self).__name__)
+        size = self._order - 1
+        where = -jnp.arange(size, dtype=dtype_of(y0.theta))
+        if self._short is None:
+            empty = lambda x: jnp.zeros((size, *x.shape), x.dtype)
+            return _Past(where, jax.tree.map(empty, y0.theta), jnp.zeros((), int))
+        g = equation.gradient(y0.theta, y0.fixed)
+        gradients = jax.tree.map(lambda g: jnp.broadcast_to(g, (size, *g.shape)), g)
+        return _Past(where, gradients, jnp.ones((), int))
 
     def func(self, terms, t0, y0, args):
         return terms.vf(t0, y0, args)
@@ -101,15 +111,25 @@ class ExponentialMultistep(AbstractReporting):
         # makes, which is dropped, is finite
         before = -solver_state.lags[1] if self._order > 2 else jnp.ones_like(h)
         h = jnp.maximum(jnp.where(h > 0, h, before), _least(dtype))
-        fresh = solver_state.fresh | made_jump
-        past = self._filled(equation, model, t0, h, y0, solver_state, fresh)
+        fresh = (solver_state.count == 0) | made_jump
+        if self._short is None:
+            past = self._filled(equation, model, t0, h, y0, solver_state, fresh)
+        else:
+            past = solver_state.begun(made_jump)
         exact = ExactStep.of(model, t0, h, self._order)
-        line = _Line.of(past.lags / h, nodes_for(self._order).inside)
+        line = _Line.of(past.lags / h, past.there, nodes_for(self._order).inside)
 
         predicted = line.predicted(past.gradients)
         uncorrected = predicted[:-1]
         foretold, _, foretold_d = exact(y0.theta, y0.memory, uncorrected)
-        new = equation.gradient(exact.after(foretold, y0.theta), y0.fixed)
+        ahead = exact.after(foretold, y0.theta)
+        brief = None
+        if self._short is not None:
+            brief = is_short(h, self._short)
+            newest = jax.tree.map(lambda g: g[0], past.gradients)
+            kick = KickDrift.of(model, t0, h, y0, newest)
+            ahead = jax.tree.map(lambda a, b: jnp.where(brief, a, b), kick.ahead, ahead)
+        new = equation.gradient(ahead, y0.fixed)
         after = line.corrected(predicted, new)
         way, memory, d = exact(y0.theta, y0.memory, after)
         theta1 = exact.after(way, y0.theta)
@@ -130,12 +150,21 @@ class ExponentialMultistep(AbstractReporting):
             ]
             learnt = exact.learnt(name, surprise)
             e_memory[name] = jax.tree.map(lambda z: _MEMORY_ERROR * z, learnt)
+        info: Any = {"y0": y0, "h": h, "past": past, "new": new, "model": Split.of(model)}
+        if brief is not None:
+            path, e_short = kick.finished(new)
+            of_short = path.y1.theta, path.y1.memory, e_short
+            theta1, memory, e_theta = jax.tree.map(
+                lambda a, b: jnp.where(brief, a, b), of_short, (theta1, memory, e_theta)
+            )
+            e_memory = jax.tree.map(lambda e: jnp.where(brief, 0.0, e), e_memory)
+            info["short"] = (brief, path)
         y1 = Augmented(theta1, memory, y0.fixed)
         error: Any = Augmented(e_theta, e_memory, y0.fixed)
         if self._reports:
             starting = 1 + (self._order - 1) * (self._order - 2) // 2
-            error = Reported(error, jnp.where(fresh, 1 + starting, 1).astype(dtype))
-        info = {"y0": y0, "h": h, "past": past, "new": new, "model": Split.of(model)}
+            taken = jnp.where(fresh & (self._short is None), 1 + starting, 1)
+            error = Reported(error, taken.astype(dtype))
         return y1, error, info, past.after(h, new), dfx.RESULTS.successful
 
     def _filled(
@@ -173,7 +202,7 @@ class ExponentialMultistep(AbstractReporting):
             items = jax.tree.map(lambda x: jnp.asarray(x, h.dtype), _stages(self._order))
             places = jnp.asarray([k - 1 - j for q in range(1, k) for j in range(1, q + 1)])
             gradients, _ = jax.lax.scan(refine, gradients, (*items, places))
-        return _Past(jnp.asarray(newest_first, h.dtype) * h, gradients, jnp.zeros((), bool))
+        return _Past(jnp.asarray(newest_first, h.dtype) * h, gradients, jnp.full((), k))
 
 
 class _Past(eqx.Module):
@@ -182,12 +211,20 @@ class _Past(eqx.Module):
     - `lags`: when they were taken, from the step's start on: 0, then negative; at a start, which
         takes them inside of the step, down to 0.
     - `gradients`: leaves `(order - 1, *shape)`.
-    - `fresh`: whether there are none yet.
+    - `count`: how many there are.
     """
 
     lags: Float[Array, " k"]
     gradients: PyTree[Array]
-    fresh: Flag
+    count: Count
+
+    @property
+    def there(self) -> Bool[Array, " k"]:
+        return jnp.arange(self.lags.size) < self.count
+
+    def begun(self, jump: Any) -> "_Past":
+        """What still counts: after a jump only the newest gradient."""
+        return _Past(self.lags, self.gradients, jnp.where(jump, 1, self.count))
 
     def at_start(self, filled: Flag) -> PyTree[Array]:
         """The gradient where the step starts; `filled` where it is the first after a start."""
@@ -197,7 +234,8 @@ class _Past(eqx.Module):
         """The past of the next step, with the `new` gradient at the end of this one."""
         lags = jnp.concatenate([jnp.zeros_like(self.lags[:1]), self.lags[:-1] - h])
         push = lambda old, new: jnp.concatenate([new[None], old[:-1]])
-        return _Past(lags, jax.tree.map(push, self.gradients, new), jnp.zeros((), bool))
+        count = jnp.minimum(self.count + 1, self.lags.size)
+        return _Past(lags, jax.tree.map(push, self.gradients, new), count)
 
 
 class _Line(eqx.Module):
@@ -211,11 +249,12 @@ class _Line(eqx.Module):
     bump: Float[Array, " n"]
 
     @classmethod
-    def of(cls, x: Float[Array, " k"], at: Any) -> "_Line":
+    def of(cls, x: Float[Array, " k"], there: Bool[Array, " k"], at: Any) -> "_Line":
         """`x`: where the past ones are, `at`: the nodes, both in units of the step."""
         at = jnp.asarray(at, x.dtype)
-        bump = jnp.prod((at[:, None] - x[None]) / (1.0 - x)[None], axis=1)
-        return cls(lagrange(x, jnp.append(at, 1.0)), bump)
+        factors = jnp.where(there[None], (at[:, None] - x[None]) / (1.0 - x)[None], 1.0)
+        basis = jax.vmap(lambda at: masked_lagrange(x, there, at))(jnp.append(at, 1.0))
+        return cls(basis, jnp.prod(factors, axis=1))
 
     def predicted(self, past: PyTree[Array]) -> list[PyTree[Array]]:
         """The gradient at each node and at the end, from those of the past: `(k, *shape)`."""
@@ -240,6 +279,7 @@ class _Interpolation(dfx.AbstractLocalInterpolation):
     past: _Past
     new: PyTree[Array]
     model: Split
+    short: Any = None  # whether the step is short, and what its path is then
 
     def evaluate(self, t0, t1=None, left=True):
         del left
@@ -251,11 +291,14 @@ class _Interpolation(dfx.AbstractLocalInterpolation):
         way = jnp.where(started, way, self.h)
         exact = ExactStep.of(model, self.t0, way, self.order)
         at = jnp.asarray(nodes_for(self.order).inside, way.dtype) * (way / self.h)
-        line = _Line.of(self.past.lags / self.h, at)
+        line = _Line.of(self.past.lags / self.h, self.past.there, at)
 
         along = line.corrected(line.predicted(self.past.gradients), self.new)
         moved, memory, _ = exact(y0.theta, y0.memory, along)
         y = Augmented(exact.after(moved, y0.theta), memory, y0.fixed)
+        if self.short is not None:
+            brief, path = self.short
+            y = jax.tree.map(lambda a, b: jnp.where(brief, a, b), path(way / self.h), y)
         return jax.tree.map(lambda a, b: jnp.where(started, a, b), y, y0)
 
 

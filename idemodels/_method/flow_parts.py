@@ -17,6 +17,7 @@ from .._flow import FlowEquation, Paces, plan_of
 from .._results import RESULTS
 from .._types import Flag, Scalar
 from .base import Answer, Problem
+from .clock import pace
 from .control import Guarded, to_result
 from .leg import UNKNOWN, Front, begin, checkpointed, gradients_of_steps, rows
 from .norms import group_norm, largest
@@ -43,7 +44,7 @@ def run_flow(method: Any, problem: Problem, adjoint: dfx.AbstractAdjoint | None)
 
     **Raises:** `ValueError` for a `steady_tol`, `max_step` or `breakpoints`, which flows have not.
     """
-    if method.steady_tol is not None:
+    if method.steady_tol not in (None, "rtol"):
         raise ValueError(
             "Argument `steady_tol` must be None for an InterpolatingFlow, but is "
             f"{method.steady_tol}."
@@ -318,6 +319,8 @@ def _controller(method: Any, problem: Problem, y0: Augmented, end: Scalar) -> Gu
         patience=None,
         norm=group_norm,
         negative=_Never(),
+        expected=pace,
+        origin=jax.lax.stop_gradient(problem.y0.theta),
         proportional=_PROPORTIONAL,
         integral=_INTEGRAL,
     )

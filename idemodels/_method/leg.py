@@ -22,6 +22,7 @@ from .clock import AbstractClock
 from .control import NOT_STOPPED, STEADY, STIFF, WARM_UP, BelowZero, Guarded, to_result
 from .exponential_multistep import ExponentialMultistep
 from .norms import group_norm, largest, units
+from .quasi_newton_bdf import QuasiNewtonBDF
 from .reporting import AbstractReporting
 from .rodas5p import Rodas5P, gradients_per_step
 from .steady import Steady
@@ -34,7 +35,7 @@ _ROOM, _FEWEST, _MOST, _STATES = 2**28, 16, 4096, 4
 # What a step reports is the error of the cruder one of two formulas, and errors cancel. Measured on
 # ten problems at rtol 1e-3 to 1e-6: .4 to 3 % remain of the multistep method's, 4 to 17 % of a
 # Runge-Kutta pair's.
-_MULTISTEP, _OTHERS = 0.05, 0.3
+_MULTISTEP, _IMPLICIT, _OTHERS = 0.05, 1.0, 0.3
 # Counts a leg whose solver does not tell how often it calls the right-hand side.
 UNKNOWN = -(2**30)
 
@@ -77,6 +78,7 @@ class Leg(eqx.Module):
     - `looks`: whether the leg looks itself whether it has.
     - `patience`, `warm_up`, `strict`: see `Guarded` and `units`.
     - `longest`: optimizer steps that a step may be long; `None` does not say.
+    - `short`: see `Guarded`.
     """
 
     clock: AbstractClock
@@ -92,6 +94,7 @@ class Leg(eqx.Module):
     looks: bool = True
     warm_up: int = WARM_UP
     longest: float | None = None
+    short: float | None = None
 
     def run(self, problem: Problem, front: Front, adjoint: dfx.AbstractAdjoint | None) -> Front:
         """The path, as far as this leg leads."""
@@ -101,7 +104,8 @@ class Leg(eqx.Module):
 
     def begin(self, problem: Problem, front: Front) -> "Carry":
         """What `advance` begins with."""
-        terms, solver, start = dfx.ODETerm(self.clock.field()), self._solver, front.t
+        terms, start = dfx.ODETerm(self.clock.field()), front.t
+        solver = self._solver(problem)
         pace, order = self._first(front.pace), solver.error_order(terms)
         first, state = self._controller(problem).init(
             terms, start, self.end, front.y, pace, None, solver.func, order
@@ -134,7 +138,7 @@ class Leg(eqx.Module):
         controller = self._controller(problem)
         solution = dfx.diffeqsolve(
             dfx.ODETerm(self.clock.field()),
-            self._solver,
+            self._solver(problem),
             start,
             end,
             self._first(pace),
@@ -187,11 +191,11 @@ class Leg(eqx.Module):
             pace, state = state.proposed, controller.forget_counts(state)
         return front, Carry(solution.solver_state, state, pace, made)
 
-    @property
-    def _solver(self) -> dfx.AbstractSolver:
-        if isinstance(self.solver, AbstractReporting):
-            return self.solver.reporting(self.rtol, self.atol)
-        return self.solver
+    def _solver(self, problem: Problem) -> dfx.AbstractSolver:
+        if not isinstance(self.solver, AbstractReporting):
+            return self.solver
+        origin = jax.lax.stop_gradient(problem.y0.theta)
+        return self.solver.reporting(self.rtol, self.atol, origin, self.short)
 
     def _first(self, pace: Scalar) -> Scalar:
         return pace if self._adapts else jnp.ones_like(pace)
@@ -199,6 +203,8 @@ class Leg(eqx.Module):
     @property
     def _remains(self) -> float:
         """What part of the errors that its steps report, added up, the path's error is at most."""
+        if isinstance(self.solver, QuasiNewtonBDF):
+            return _IMPLICIT
         return _MULTISTEP if isinstance(self.solver, ExponentialMultistep) else _OTHERS
 
     @property
@@ -225,6 +231,9 @@ class Leg(eqx.Module):
             warm_up=self.warm_up,
             norm=group_norm,
             negative=BelowZero(model.nonnegative, model.memories(), unit, self.atol),
+            expected=self.clock.expected,
+            origin=y0.theta,
+            short=self.short,
             steady=self._steady(problem),
             rests=self.steady_tol is not None,
             jumps=self.clock.of(problem.breakpoints) if problem.breakpoints.size else None,
@@ -259,6 +268,7 @@ class Leg(eqx.Module):
         else:
             seen = solution.controller_state
             more["solver_error"] = stats["solver_error"] + self._remains * seen.error_sum
+            more["unresolved"] = stats["unresolved"] + seen.unresolved
             if "num_clamped" in stats:
                 since, _ = self.clock.at(seen.clamped_from, problem.y0)
                 more["num_clamped"] = stats["num_clamped"] + seen.clamped
@@ -282,7 +292,7 @@ class Leg(eqx.Module):
         """
         first, steps = jnp.where(first, 1, 0), solution.stats["num_steps"]
         if isinstance(self.solver, AbstractReporting):
-            return first * self.solver.first_gradients + solution.controller_state.gradients
+            return first * self._solver(problem).first_gradients + solution.controller_state.gradients
         if isinstance(self.solver, Rodas5P):
             return first + steps * gradients_per_step(problem.parameters)
         if self._adapts:  # past a jump the first stage is taken anew
@@ -307,6 +317,7 @@ def begin(problem: Problem) -> Front:
         "implicit_from": jnp.asarray(jnp.inf, ts.dtype),
         "steady_at": jnp.asarray(jnp.inf, ts.dtype),
         "solver_error": jnp.zeros((), ts.dtype),
+        "unresolved": jnp.zeros((), ts.dtype),
     }
     if problem.equation.model.nonnegative:
         stats["num_clamped"] = jnp.zeros((), int)

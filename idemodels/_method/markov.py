@@ -13,7 +13,7 @@ from jaxtyping import Array, PyTree
 from .._checks import check_count, is_concrete
 from .._equation import Augmented
 from .._flow import FlowEquation
-from .._model import as_breakpoints
+from .._model import AbstractModel, as_breakpoints
 from .._results import RESULTS
 from .._types import Flag
 from .base import AbstractMethod, Answer, Problem, is_advanced, is_markov
@@ -22,7 +22,7 @@ from .exponential_multistep import ExponentialMultistep
 from .flow_parts import run_flow
 from .leg import Front, Leg, begin, first_pace, rows
 from .norms import fastest_rate
-from .quasi_newton_bdf import QuasiNewtonBDF
+from .quasi_newton_bdf import QuasiNewtonBDF, has_momentum
 from .rodas5p import IMPLICIT_PARAMETERS, Rodas5P, gradients_per_step
 
 # The multistep leg counts as stiff when it makes, or expects to make, as many steps as cost as many
@@ -51,11 +51,19 @@ _STIFF_RTOL, _STIFF_ATOL = 1e-10, 1e-12
 _EMPTY = 1e-3
 # Below this rtol the method of order 8 needs fewer gradients than the one of order 5.
 _TIGHT = 3e-8
+# From this rtol on a path's price is bounded: what would take shorter steps for longer than a while
+# is made of steps as long as these, in optimizer steps.
+_BOUNDED, _SHORT = 1e-5, 0.5
+# The part of `rtol` by which what is to come may move a path that is held.
+_RESTS = 0.3
 # The order of the multistep method, and the rtol down to which it needs the fewest gradients.
 _ORDERS = {3: 1e-4, 4: 3e-6, 5: 3e-8, 6: 0.0}
 # The part of the tolerances that it is given, above `_TIGHT`, where nobody asked for it: it weighs
 # the error of a memory less than the other methods do.
 _MULTISTEP = 0.3
+# The part that the implicit multistep method is given: an error of an early step goes on in the
+# second moment for as long as that lasts.
+_IMPLICIT = 0.1
 # There the dense output is some hundred times less exact than the steps that are controlled: the
 # path between them keeps the tolerance if the steps keep this part of it.
 _DENSE = 0.1
@@ -109,10 +117,10 @@ class Markov(AbstractMethod):
     """
 
     solver: dfx.AbstractSolver | None = None
-    rtol: float = eqx.field(default=1e-6, kw_only=True)
+    rtol: float = eqx.field(default=1e-3, kw_only=True)
     atol: float = eqx.field(default=1e-9, kw_only=True)
     max_steps: int = eqx.field(default=100_000, kw_only=True)
-    steady_tol: float | None = eqx.field(default=None, kw_only=True)
+    steady_tol: float | str | None = eqx.field(default="rtol", kw_only=True)
     max_step: float | None = eqx.field(default=None, kw_only=True)
     breakpoints: tuple[Any, ...] = eqx.field(default=(), kw_only=True, converter=as_breakpoints)
     event: dfx.Event | None = eqx.field(default=None, kw_only=True)
@@ -127,6 +135,8 @@ class Markov(AbstractMethod):
             value = getattr(self, name)
             if name in ("steady_tol", "max_step") and value is None:
                 continue
+            if name == "steady_tol" and value == "rtol":
+                continue
             if not isinstance(value, float | int) or not 0 < value < float("inf"):
                 raise ValueError(f"Argument `{name}` must be a positive number, but is {value!r}.")
         check_count(self.max_steps, "max_steps")
@@ -139,13 +149,22 @@ class Markov(AbstractMethod):
         """**Returns:** whether it has finitely many states, and reads none of them ahead."""
         return is_markov(model) and not is_advanced(model)
 
+    def bounds(self, model: AbstractModel) -> bool:
+        """Whether a path takes a few gradients an optimizer step at most."""
+        return self.solver is None and self.rtol >= _BOUNDED and not model.inertial
+
+    @property
+    def rest(self) -> float | None:
+        """The part of a path's range by which it may still move where it is held."""
+        return _RESTS * self.rtol if self.steady_tol == "rtol" else self.steady_tol  # pyright: ignore
+
     def run(self, problem, adjoint):
         if isinstance(problem.equation, FlowEquation):
             return run_flow(self, problem, adjoint)
         front = self.first_front(problem, adjoint)
         known = is_concrete(front)
         by = self.implicit_solver(problem, differentiated=not known)
-        front = _main(self, problem, front, adjoint, by)
+        front = _main(self, problem, front, adjoint, by, not known)
         # Where the outcome is known now the third leg is not even compiled, which halves the time
         # to the first answer; in a traced call it is there, and runs for no steps.
         if by is not None and not (known and not bool(front.stiff)):
@@ -154,7 +173,7 @@ class Markov(AbstractMethod):
 
     def answer(self, problem: Problem, front: Front) -> Answer:
         """What came of the legs."""
-        if self.steady_tol is not None:
+        if self.rest is not None:
             front = _held(problem, front)
         stats = {**front.stats, "num_gradients": jnp.maximum(front.stats["num_gradients"], -1)}
         result = front.result
@@ -188,7 +207,7 @@ class Markov(AbstractMethod):
         if self.solver is not None:
             return {"solver": self.solver, "rtol": self.rtol, "atol": self.atol}
         order = next(p for p, least in _ORDERS.items() if self.rtol >= least)
-        part = _MULTISTEP if self.rtol >= _TIGHT else 1.0
+        part = _MULTISTEP if _BOUNDED > self.rtol >= _TIGHT else 1.0
         solver = ExponentialMultistep(order)
         return {"solver": solver, "rtol": part * self.rtol, "atol": part * self.atol}
 
@@ -199,7 +218,7 @@ class Markov(AbstractMethod):
 
         - `differentiated`: whether the path may be.
         """
-        if self.solver is not None:
+        if self.solver is not None or self.bounds(problem.equation.model):
             return None
         if problem.parameters <= IMPLICIT_PARAMETERS and problem.curved:
             return Rodas5P()
@@ -208,11 +227,16 @@ class Markov(AbstractMethod):
         return QuasiNewtonBDF() if able and not differentiated else None
 
     def main_leg(
-        self, problem: Problem, front: Front, by: dfx.AbstractSolver | None
+        self,
+        problem: Problem,
+        front: Front,
+        by: dfx.AbstractSolver | None,
+        differentiated: bool,
     ) -> tuple[Leg, Front]:
         """The explicit leg, or the user's, and where it begins; it is empty where there is none.
 
         - `by`: the implicit method that takes over.
+        - `differentiated`: whether the path may be.
         """
         running, stiff = front.running, front.stiff
         if by is not None:
@@ -222,6 +246,11 @@ class Markov(AbstractMethod):
         end = jnp.where(running, problem.ts[-1], front.t)
         inertial = problem.equation.model.inertial
         changed = self._user_or_multistep() if self.solver is not None or not inertial else {}
+        if self.bounds(problem.equation.model):
+            changed["short"] = _SHORT
+            if not (differentiated or has_momentum(problem.equation.model)):
+                changed["solver"] = QuasiNewtonBDF()
+                changed |= {"rtol": _IMPLICIT * self.rtol, "atol": _IMPLICIT * self.atol}
         if by is not None:
             span = problem.ts[-1] - problem.ts[0]
             if isinstance(by, Rodas5P):
@@ -261,7 +290,7 @@ class Markov(AbstractMethod):
             "strict": False,
             "patience": None,
             "event": self.event,
-            "steady_tol": self.steady_tol,
+            "steady_tol": self.rest,
             "longest": self._longest,
         }
         if "solver" not in changed:  # a choice by tolerances, which else may be traced
@@ -306,9 +335,11 @@ def _empty(equation: Any, y: Augmented, g: PyTree[Array]) -> Flag:
 
 
 @eqx.filter_jit
-def _main(method: Markov, problem: Problem, front: Front, adjoint: Any, by: Any) -> Front:
+def _main(
+    method: Markov, problem: Problem, front: Front, adjoint: Any, by: Any, differentiated: bool
+) -> Front:
     """From where the path is to its end, with an explicit method or the user's."""
-    leg, front = method.main_leg(problem, front, by)
+    leg, front = method.main_leg(problem, front, by, differentiated)
     return leg.run(problem, front, adjoint)
 
 

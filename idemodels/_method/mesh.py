@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from .._types import Path, Scalar
 from .base import Problem
+from .clock import pace
 from .control import Guarded
 from .norms import group_norm, largest, units
 from .rodas5p import Rodas5P
@@ -79,6 +80,8 @@ def closure_density(problem: Problem, end: Scalar, dense: bool) -> Density:
             patience=None,
             norm=group_norm,
             negative=lambda y: jnp.zeros((), bool),
+            expected=pace,
+            origin=problem.y0.theta,
         ),
         max_steps=_MAX_STEPS,
         throw=False,

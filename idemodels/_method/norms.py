@@ -73,14 +73,19 @@ def _rms(tree: PyTree[Array]) -> Scalar:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, mean, 1.0)), 0.0)
 
 
-def fastest_rate(model: AbstractModel, dtype: Any) -> Scalar:
-    """The largest rate at which any memory forgets, per optimizer step; 0 where none does."""
-    rates = [jnp.max(jnp.abs(m.markov.state_space()[0])) for m in model.memories().values()]
+def fastest_rate(model: AbstractModel, dtype: Any, names: Any = None) -> Scalar:
+    """The largest rate at which any memory forgets, per optimizer step; 0 where none does.
+
+    - `names`: of the memories that count; `None` is all.
+    """
+    memories = model.memories().items()
+    chosen = [m for name, m in memories if names is None or name in names]
+    rates = [jnp.max(jnp.abs(m.markov.state_space()[0])) for m in chosen]
     return jnp.max(jnp.stack(rates)).astype(dtype) if rates else jnp.zeros((), dtype)
 
 
-def memory_time(model: AbstractModel, dtype: Any) -> Scalar:
+def memory_time(model: AbstractModel, dtype: Any, names: Any = None) -> Scalar:
     """How many steps the memory lasts that forgets fastest; 0 where nothing is forgotten."""
-    rate = fastest_rate(model, dtype)
+    rate = fastest_rate(model, dtype, names)
     forgets = rate > 0
     return jnp.where(forgets, 1.0 / jnp.where(forgets, rate, 1.0), 0.0)

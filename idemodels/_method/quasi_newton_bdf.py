@@ -15,6 +15,7 @@ from .._equation import Augmented, Equation, cast, dtype_of, equation_of, fracti
 from .._model import AbstractModel
 from .._types import Count, Flag, Scalar
 from .exact_step import ExactStep, masked_lagrange, mix, nodes_for
+from .kick_drift import KickDrift, is_short
 from .norms import memory_time
 from .reporting import AbstractReporting, Reported, first_order
 from .split import Split
@@ -26,11 +27,13 @@ _ORDER = 3
 _LASTING = 3.0
 # The iteration ends where what it still lacks is this part of the tolerance.
 _ENOUGH = 0.1
-_ITERATIONS = 4
+_ITERATIONS, _NOISY = 4, 0.5
 # How much of the last correction the next is expected to be, before anything is known.
 _RATE = 0.3
 # Singular values below this part of the largest are noise of the gradients' differences.
 _NOISE = 1e-6
+# The part of a memory's error that counts: it is read under a root, in a quotient.
+_MEMORY_ERROR = 0.1
 # The nodes at which a feature such as g^2 is taken in the exact step of a memory.
 _NODES = nodes_for(4)
 
@@ -46,6 +49,7 @@ class _Interpolation(dfx.AbstractLocalInterpolation):
     known: Any
     h: Scalar
     model: Split
+    short: Any = None  # whether the step is short, and what its path is then
 
     def evaluate(self, t0, t1=None, left=True):
         del left
@@ -70,6 +74,9 @@ class _Interpolation(dfx.AbstractLocalInterpolation):
                 z = exact.end(name, jax.vmap(_flat)(y0.memory[name]), features)
             memory[name] = jax.vmap(tree)(z)
         y = Augmented(tree(mix(weights, thetas)), memory, y0.fixed)
+        if self.short is not None:
+            brief, path = self.short
+            y = jax.tree.map(lambda a, b: jnp.where(brief, a, b), path(way / self.h), y)
         return jax.tree.map(lambda a, b: jnp.where(started, a, b), y, y0)
 
 
@@ -105,20 +112,41 @@ class QuasiNewtonBDF(AbstractReporting):
     pairs: int = eqx.field(static=True)
     rtol: Any
     atol: Any
+    _origin: PyTree[Array] | None
+    _short: float | None = eqx.field(static=True)
     _reports: bool = eqx.field(static=True)
 
     term_structure: ClassVar = dfx.ODETerm
     first_gradients: ClassVar = 1
     interpolation_cls: ClassVar = _Interpolation
 
-    def __init__(self, pairs: int = 20, *, rtol: Any = 1e-6, atol: Any = 1e-9, _reports=False):
+    def __init__(
+        self,
+        pairs: int = 20,
+        *,
+        rtol: Any = 1e-6,
+        atol: Any = 1e-9,
+        _origin: PyTree[Array] | None = None,
+        _short: float | None = None,
+        _reports: bool = False,
+    ):
         check_count(pairs, "pairs")
         self.pairs, self.rtol, self.atol = pairs, rtol, atol
-        self._reports = _reports
+        self._origin, self._short, self._reports = _origin, _short, _reports
 
-    def reporting(self, rtol, atol):
+    def reporting(self, rtol, atol, origin, short):
         """**Returns:** itself with these tolerances, and errors that are `Reported`."""
-        return QuasiNewtonBDF(self.pairs, rtol=rtol, atol=atol, _reports=True)
+        more = {"_origin": origin, "_short": short, "_reports": True}
+        return QuasiNewtonBDF(self.pairs, rtol=rtol, atol=atol, **more)
+
+    def _tolerance(self, theta: Array, predicted: Array, h: Scalar) -> Float[Array, " p"]:
+        """How exact the end of a step must be: as the controller has it, where it is known."""
+        if self._origin is None:
+            return self.atol + self.rtol * jnp.abs(theta)
+        reach = jnp.max(jnp.abs(theta - _flat(self._origin)))
+        pace = jnp.max(jnp.abs(predicted - theta)) * jnp.maximum(1.0, 1.0 / h)
+        rounding = 4.0 * jnp.finfo(theta.dtype).eps * jnp.abs(theta)
+        return self.atol + self.rtol * jnp.maximum(reach, pace) + rounding
 
     def order(self, terms):
         return _ORDER
@@ -147,6 +175,11 @@ class QuasiNewtonBDF(AbstractReporting):
         known = _after_jump(equation, t0, y0, solver_state, made_jump)
         formula = _Formula.of(equation, model, t0, h, y0, known)
         predicted = formula.predicted(known.theta)
+        brief = jnp.zeros((), bool)
+        if self._short is not None:
+            brief = is_short(h, self._short)
+            kick = KickDrift.of(model, t0, h, y0, formula.tree(known.gradients[0]))
+            predicted = jnp.where(brief, _flat(kick.ahead), predicted)
         start = _Iterate(
             predicted,
             known.gradients[0],
@@ -156,18 +189,34 @@ class QuasiNewtonBDF(AbstractReporting):
             jnp.zeros((), int),
             jnp.zeros((), bool),
         )
-        tolerance = self.atol + self.rtol * jnp.abs(known.theta[0])
+        tolerance = self._tolerance(known.theta[0], predicted, h)
         going = lambda it: ~it.done & (it.count < _ITERATIONS)
-        found = jax.lax.while_loop(going, lambda it: formula.improved(it, tolerance), start)
+        improved = lambda it: formula.improved(it, tolerance, brief)
+        found = jax.lax.while_loop(going, improved, start)
         theta = eqxi.nondifferentiable(found.theta, msg=_NO_DERIVATIVE)
         g = found.gradient
-        memory = formula.memories(g)
-        weight = 1.0 + _LASTING * memory_time(model, dtype) / h
+        memory, unseen = formula.memories(g), formula.unforeseen(g)
+        weight = 1.0 + _LASTING * memory_time(model, dtype, known.memory) / h
         error = weight * jnp.abs(formula.defect * (theta - predicted))
         error = jnp.where(found.done & jnp.all(jnp.isfinite(error)), error, jnp.inf)
-        tree = formula.tree
+        tree, more = formula.tree, {}
+        if self._short is not None:
+            # where nothing is found, what is known without: should it have to be accepted
+            path, e_short = kick.finished(tree(jnp.where(brief, g, known.gradients[0])))
+            kicked = {n: jax.vmap(_flat)(z) for n, z in path.y1.memory.items()}
+            brief = brief | ~found.done
+            theta, memory, g = jax.tree.map(
+                lambda a, b: jnp.where(brief, a, b),
+                (_flat(path.y1.theta), kicked, jnp.where(found.done, g, known.gradients[0])),
+                (theta, memory, g),
+            )
+            error = jnp.where(brief & found.done, _flat(e_short), error)
+            more["short"] = (brief, path)
         y1 = Augmented(tree(theta), {n: jax.vmap(tree)(z) for n, z in memory.items()}, y0.fixed)
-        y_error: Any = Augmented(tree(error), jax.tree.map(jnp.zeros_like, y0.memory), y0.fixed)
+        unseen = jax.tree.map(lambda e: jnp.where(brief, 0.0, e), unseen)
+        e_memory = jax.tree.map(jnp.zeros_like, y0.memory)
+        e_memory |= {n: jax.vmap(tree)(e) for n, e in unseen.items()}
+        y_error: Any = Augmented(tree(error), e_memory, y0.fixed)
         if self._reports:
             y_error = Reported(y_error, found.count.astype(dtype))
         after = known.after(h, theta, memory, g, found)
@@ -178,6 +227,7 @@ class QuasiNewtonBDF(AbstractReporting):
             "known": (after.theta, after.memory, after.gradients),
             "h": h,
             "model": Split.of(model),
+            **more,
         }
         return y1, y_error, info, after, dfx.RESULTS.successful
 
@@ -306,6 +356,7 @@ class _Formula(eqx.Module):
     ahead: Float[Array, " q"]
     defect: Scalar
     along: Float[Array, "n r"]
+    foretold: Float[Array, "n q"]
     known: _Known
 
     @classmethod
@@ -320,6 +371,7 @@ class _Formula(eqx.Module):
         # Milne's device: the formula's error, by the distance from the extrapolation
         oldest = x[1:][jnp.minimum(known.count, _ORDER + 1) - 1]
         defect = 1.0 / ((1.0 - oldest) * slope[0])
+        inside = jnp.asarray(_NODES.inside, h.dtype)
         return cls(
             equation,
             model,
@@ -332,7 +384,8 @@ class _Formula(eqx.Module):
             slope[1:],
             masked_lagrange(x[1:], known.there, x[0]),
             defect,
-            jax.vmap(value)(jnp.asarray(_NODES.inside, h.dtype)),
+            jax.vmap(value)(inside),
+            jax.vmap(lambda at: masked_lagrange(x[1:], known.used, at))(inside),
             known,
         )
 
@@ -360,14 +413,31 @@ class _Formula(eqx.Module):
                 out[name] = self.exact.end(name, state, features)
         return out
 
+    def unforeseen(self, g: Float[Array, " p"]) -> dict[str, Float[Array, "k p"]]:
+        """The errors of memories that are not in the formula: what the past did not foretell."""
+        known = self.known
+        gradients, errors = jnp.concatenate([g[None], known.gradients]), {}
+        for name, m in self.model.memories().items():
+            if name not in known.memory:
+                pairs = zip(self.along, self.foretold, strict=True)
+                surprise = [
+                    m.feature(mix(w, gradients)) - m.feature(mix(v, known.gradients))
+                    for w, v in pairs
+                ]
+                errors[name] = _MEMORY_ERROR * jnp.abs(self.exact.learnt(name, surprise))
+        return errors
+
     def direction(self, theta: Float[Array, " p"], g: Float[Array, " p"]) -> Float[Array, " p"]:
         memories, states = self.model.memories(), self.memories(g)
         moments = {name: self.tree(m.markov.read(states[name])) for name, m in memories.items()}
         at = (self.s, self.tree(theta), self.tree(g), moments)
         return _flat(quotient(fraction_of(self.model, *at)))
 
-    def improved(self, it: _Iterate, tolerance: Float[Array, " p"]) -> _Iterate:
-        """One gradient, and the correction that it and those before it suggest."""
+    def improved(self, it: _Iterate, tolerance: Float[Array, " p"], only: Flag) -> _Iterate:
+        """One gradient, and the correction that it and those before it suggest.
+
+        - `only`: the gradient alone.
+        """
         g = _flat(self.equation.gradient(self.tree(it.theta), self.y0.fixed))
         secants = it.secants.with_point(it.theta, g)
         S, G = secants.differences()
@@ -381,13 +451,16 @@ class _Formula(eqx.Module):
         changes = (self.lead + decay) * S + pull * bend[None] * G
         share = _least_squares(changes, residual)
         rest = residual - mix(share, changes)
-        step = -mix(share, S) - rest / (self.lead + decay)
+        step = jnp.where(only, 0.0, -mix(share, S) - rest / (self.lead + decay))
         size = jnp.sqrt(jnp.mean((step / tolerance) ** 2))
         first = it.count == 0
         seen = jnp.maximum(0.2 * it.rate, size / jnp.where(first, 1.0, it.last))
         rate = jnp.where(first, it.rate, jnp.minimum(seen, 2.0))
-        foretold = g - mix(share, G)
-        done = jnp.minimum(rate, 1.0) * size <= _ENOUGH
+        foretold = jnp.where(only, g, g - mix(share, G))
+        rate = jnp.where(only, it.rate, rate)
+        # noise of the gradient keeps a correction from becoming smaller than it
+        noisy = (it.count > 0) & (size <= _NOISY)
+        done = (jnp.minimum(rate, 1.0) * size <= _ENOUGH) | noisy
         return _Iterate(it.theta + step, foretold, secants, rate, size, it.count + 1, done)
 
 
@@ -397,9 +470,18 @@ def _flat(tree: PyTree[Array]) -> Float[Array, " p"]:
 
 def _linear(model: AbstractModel, memory: dict[str, PyTree[Array]]) -> dict[str, Array]:
     """The states of the memories of the gradient itself, whoever wrote the feature."""
-    itself = lambda f: not jax.make_jaxpr(f)(0.0).eqns
-    mine = {name for name, m in model.memories().items() if itself(m.feature)}
+    mine = _of_gradient(model)
     return {name: jax.vmap(_flat)(z) for name, z in memory.items() if name in mine}
+
+
+def _of_gradient(model: AbstractModel) -> set[str]:
+    itself = lambda f: not jax.make_jaxpr(f)(0.0).eqns
+    return {name for name, m in model.memories().items() if itself(m.feature)}
+
+
+def has_momentum(model: AbstractModel) -> bool:
+    """Whether a memory is one of the gradient itself, so that theta may swing."""
+    return bool(_of_gradient(model))
 
 
 def _least_squares(rows: Float[Array, "r p"], target: Float[Array, " p"]) -> Float[Array, " r"]:

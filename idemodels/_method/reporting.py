@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import diffrax as dfx
 import equinox as eqx
+from jaxtyping import Array, PyTree
 
 from .._equation import Augmented, Equation, equation_of
 from .._types import Scalar
@@ -25,11 +26,17 @@ class AbstractReporting(dfx.AbstractAdaptiveSolver):
     """A solver for equations of first order whose steps may differ in the gradients they take."""
 
     # how many `init` takes
-    first_gradients: ClassVar[int]
+    first_gradients: ClassVar[Any]
 
     @abc.abstractmethod
-    def reporting(self, rtol: Any, atol: Any) -> "AbstractReporting":
-        """One whose errors are `Reported`, for a controller with these tolerances that counts."""
+    def reporting(
+        self, rtol: Any, atol: Any, origin: PyTree[Array], short: float | None
+    ) -> "AbstractReporting":
+        """One whose errors are `Reported`, for a controller with these tolerances that counts.
+
+        - `origin`: theta where the path began, by whose distance errors are measured.
+        - `short`: the length of the steps that are those of `KickDrift`; `None` has none.
+        """
 
 
 def first_order(terms: Any, solver: str) -> Equation:

@@ -108,7 +108,7 @@ class Setup(eqx.Module):
         front = self.method.first_front(problem, None)
         leg, front = self._main(problem, front)
         watch = None
-        if self.method.steady_tol is not None:
+        if self.method.rest is not None:
             watch = self._steady(problem).begin(front.t, front.y)
         own = (values, problem.y0, problem.g0, problem.valid)
         return Lane(*own, front, leg.begin(problem, front), watch, self._twin(base))
@@ -210,7 +210,9 @@ class Setup(eqx.Module):
         return dataclasses.replace(posed, y0=lane.y0, g0=lane.g0, valid=lane.valid)
 
     def _main(self, problem: Problem, front: Front) -> tuple[Leg, Front]:
-        leg, front = self.method.main_leg(problem, front, self._takes_over(problem))
+        leg, front = self.method.main_leg(
+            problem, front, self._takes_over(problem), differentiated=False
+        )
         patience = None if leg.patience is None else _PATIENCE * leg.patience
         return dataclasses.replace(leg, looks=False, patience=patience), front
 
@@ -225,7 +227,7 @@ class Setup(eqx.Module):
 
     def _steady(self, problem: Problem) -> Steady:
         equation, origin = problem.equation, problem.y0.theta
-        return Steady(equation, origin, problem.ts[-1], self.method.steady_tol)
+        return Steady(equation, origin, problem.ts[-1], self.method.rest)
 
     def _advanced(self, problem: Problem, leg: Leg, lane: Lane, steps: int) -> Lane:
         front, carry = leg.advance(problem, lane.front, lane.carry, steps)

@@ -2,11 +2,8 @@
 
 import importlib.util
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import equinox as eqx
@@ -17,6 +14,7 @@ import numpy as np
 from .._checks import check_count
 from .._discrete import marks_of
 from .._flow import InterpolatingFlow
+from .._interrupt import interruptible
 from .._method import Markov
 from .._model import AbstractModel
 from .._parameters import as_parameters, check_model, check_objective
@@ -150,7 +148,7 @@ def sweep(
     todo = np.arange(design.size) if kept is None else kept.todo
     run = _Run(design, setup, results, kept, devices, values_of)
     try:
-        with _patient() as stop, Progress(todo.size, quiet=not progress) as told:
+        with interruptible() as stop, Progress(todo.size, quiet=not progress) as told:
             engine = run.rounds if setup.in_rounds else run.batches
             begun = engine(todo, batch) if todo.size else iter(())
             run.follow(begun, todo.size, told, stop)
@@ -370,23 +368,3 @@ def _places(design: Design) -> np.ndarray:
 def _chosen(outputs: Any, count: int, which: np.ndarray) -> Any:
     """On the host, of the first lanes those that are flagged."""
     return jax.tree.map(lambda x: np.asarray(x)[:count][which], outputs)
-
-
-@contextmanager
-def _patient() -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the event; the second one interrupts."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def asked(signum, frame):
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = signal.signal(signal.SIGINT, asked)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
