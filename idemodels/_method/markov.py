@@ -248,7 +248,7 @@ class Markov(AbstractMethod):
         changed = self._user_or_multistep() if self.solver is not None or not inertial else {}
         if self.bounds(problem.equation.model):
             changed["short"] = _SHORT
-            if not (differentiated or has_momentum(problem.equation.model)):
+            if not (differentiated and not problem.curved or has_momentum(problem.equation.model)):
                 changed["solver"] = QuasiNewtonBDF()
                 changed |= {"rtol": _IMPLICIT * self.rtol, "atol": _IMPLICIT * self.atol}
         if by is not None:

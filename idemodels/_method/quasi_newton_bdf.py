@@ -7,6 +7,7 @@ import equinox as eqx
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
+import lineax as lx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
@@ -34,6 +35,8 @@ _RATE = 0.3
 _NOISE = 1e-6
 # The part of a memory's error that counts: it is read under a root, in a quotient.
 _MEMORY_ERROR = 0.1
+# Derivatives: of so many parameters the whole matrix is solved, of more by GMRES, up to so exactly.
+_DENSE, _LINEAR, _LINEAR_STEPS = 64, 1e-4, 40
 # The nodes at which a feature such as g^2 is taken in the exact step of a memory.
 _NODES = nodes_for(4)
 
@@ -90,10 +93,10 @@ class QuasiNewtonBDF(AbstractReporting):
     Theta, and memories of the gradient itself, are in the formula; other memories, of its square,
     are propagated exactly under the polynomial through the last gradients. It starts itself, with
     order 1, in steps whose error is controlled like any other. The error is that of theta, with
-    that of the velocity for as long as the fastest memory lasts.
+    that of the velocity for as long as the fastest memory of the gradient lasts.
 
-    The term must be that of an [`idemodels.Equation`][] of first order. No derivative is taken
-    through it.
+    The term must be that of an [`idemodels.Equation`][] of first order. Derivatives are those of
+    the equations of a step, by the implicit function theorem: they take the gradient's own.
 
     Source: the formula with variable steps as in Hairer, Nørsett & Wanner (1993), section III.5;
     the iteration is the multisecant one of Fang & Saad (2009), doi:10.1002/nla.617.
@@ -191,10 +194,10 @@ class QuasiNewtonBDF(AbstractReporting):
         )
         tolerance = self._tolerance(known.theta[0], predicted, h)
         going = lambda it: ~it.done & (it.count < _ITERATIONS)
-        improved = lambda it: formula.improved(it, tolerance, brief)
+        held, start, tolerance = _constant((formula, start, tolerance))
+        improved = lambda it: held.improved(it, tolerance, brief)
         found = jax.lax.while_loop(going, improved, start)
-        theta = eqxi.nondifferentiable(found.theta, msg=_NO_DERIVATIVE)
-        g = found.gradient
+        theta, g = _solution(formula, predicted, brief, found.theta, found.gradient)
         memory, unseen = formula.memories(g), formula.unforeseen(g)
         weight = 1.0 + _LASTING * memory_time(model, dtype, known.memory) / h
         error = weight * jnp.abs(formula.defect * (theta - predicted))
@@ -230,12 +233,6 @@ class QuasiNewtonBDF(AbstractReporting):
             **more,
         }
         return y1, y_error, info, after, dfx.RESULTS.successful
-
-
-_NO_DERIVATIVE = (
-    "No derivative is taken through `idemodels.QuasiNewtonBDF`. Use `idemodels.Markov()` or "
-    "`idemodels.Markov(idemodels.ExponentialMultistep())` for it."
-)
 
 
 class _Secants(eqx.Module):
@@ -433,12 +430,22 @@ class _Formula(eqx.Module):
         at = (self.s, self.tree(theta), self.tree(g), moments)
         return _flat(quotient(fraction_of(self.model, *at)))
 
+    def gradient(self, theta: Float[Array, " p"]) -> Float[Array, " p"]:
+        return _flat(self.equation.gradient(self.tree(theta), self.y0.fixed))
+
+    def residual(self, theta: Float[Array, " p"], g: Float[Array, " p"]) -> Float[Array, " p"]:
+        """What is 0 at the end of the step, with `g` the gradient there."""
+        pull = self.h * self.alpha
+        past = mix(self.weights, self.known.theta)
+        kept = (self.lead + pull * self.model.weight_decay) * theta
+        return kept + past + pull * self.direction(theta, g)
+
     def improved(self, it: _Iterate, tolerance: Float[Array, " p"], only: Flag) -> _Iterate:
         """One gradient, and the correction that it and those before it suggest.
 
         - `only`: the gradient alone.
         """
-        g = _flat(self.equation.gradient(self.tree(it.theta), self.y0.fixed))
+        g = self.gradient(it.theta)
         secants = it.secants.with_point(it.theta, g)
         S, G = secants.differences()
         slide = lambda g: self.direction(it.theta, g)
@@ -462,6 +469,45 @@ class _Formula(eqx.Module):
         noisy = (it.count > 0) & (size <= _NOISY)
         done = (jnp.minimum(rate, 1.0) * size <= _ENOUGH) | noisy
         return _Iterate(it.theta + step, foretold, secants, rate, size, it.count + 1, done)
+
+
+@eqx.filter_custom_jvp
+def _solution(formula: _Formula, ahead: Array, short: Flag, theta: Array, g: Array) -> Any:
+    """`theta` and `g`, which solve the formula, with the derivatives of what they solve.
+
+    - `ahead`: theta of a `short` step, which solves nothing.
+    """
+    del formula, ahead, short
+    return theta, g
+
+
+@_solution.def_jvp
+def _solution_jvp(primals: Any, tangents: Any) -> Any:
+    formula, _, short, theta, g = primals
+    of_formula, of_ahead, *_ = tangents
+    whole = lambda formula, theta: formula.residual(theta, formula.gradient(theta))
+    at = lambda f: lambda formula: f(formula, theta)
+    zero = lambda x: jnp.zeros_like(theta) if x is None else x  # no part of it is perturbed
+    slope = lambda f: zero(eqx.filter_jvp(at(f), (formula,), (of_formula,))[1])
+    moved = _inverse(lambda theta: whole(formula, theta), theta, slope(whole))
+    of_theta = jnp.where(short, zero(of_ahead), -moved)
+    of_g = jax.jvp(formula.gradient, (theta,), (of_theta,))[1]
+    of_g = of_g + slope(lambda formula, theta: formula.gradient(theta))
+    return (theta, g), (of_theta, of_g)
+
+
+def _inverse(f: Any, x: Float[Array, " p"], y: Float[Array, " p"]) -> Float[Array, " p"]:
+    """The vector that the derivative of `f` at `x` makes `y` of."""
+    if x.size <= _DENSE:
+        return jnp.linalg.solve(jax.jacfwd(f)(x), y)
+    operator = lx.FunctionLinearOperator(jax.linearize(f, x)[1], jax.eval_shape(lambda: x))
+    solver = lx.GMRES(_LINEAR, 0.0, _LINEAR_STEPS, restart=_LINEAR_STEPS)
+    return lx.linear_solve(operator, y, solver, throw=False).value
+
+
+def _constant(tree: Any) -> Any:
+    stop = lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x
+    return jax.tree.map(stop, tree)
 
 
 def _flat(tree: PyTree[Array]) -> Float[Array, " p"]:
