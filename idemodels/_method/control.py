@@ -119,8 +119,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         """The state with those counts at 0 that a leg adds up itself."""
         zero = jnp.zeros((), int)
         state = dataclasses.replace(state, gradients=zero, clamped=zero, jumps=zero)
-        nothing = jnp.zeros_like(state.error_sum), jnp.zeros_like(state.unresolved)
-        state = dataclasses.replace(state, error_sum=nothing[0], unresolved=nothing[1])
+        state = dataclasses.replace(state, error_sum=jnp.zeros_like(state.error_sum))
         if state.watch is None:
             return state
         return dataclasses.replace(state, watch=dataclasses.replace(state.watch, looks=zero))

@@ -11,7 +11,6 @@ from .._equation import Augmented, fraction_of, quotient
 from .._model import AbstractModel
 from .._types import Flag, Scalar
 
-
 # A step is short that is as long as the short ones but for rounding; and one that is almost so.
 _ROUNDING, _LESS = 0.01, 0.98
 

@@ -79,6 +79,8 @@ class Leg(eqx.Module):
     - `patience`, `warm_up`, `strict`: see `Guarded` and `units`.
     - `longest`: optimizer steps that a step may be long; `None` does not say.
     - `short`: see `Guarded`.
+    - `exact`: the part of theta's range that its error may be for the path to count as converged;
+        `None` does not say.
     """
 
     clock: AbstractClock
@@ -95,6 +97,7 @@ class Leg(eqx.Module):
     warm_up: int = WARM_UP
     longest: float | None = None
     short: float | None = None
+    exact: Any = None
 
     def run(self, problem: Problem, front: Front, adjoint: dfx.AbstractAdjoint | None) -> Front:
         """The path, as far as this leg leads."""
@@ -268,7 +271,9 @@ class Leg(eqx.Module):
         else:
             seen = solution.controller_state
             more["solver_error"] = stats["solver_error"] + self._remains * seen.error_sum
-            more["unresolved"] = stats["unresolved"] + seen.unresolved
+            if self.exact is not None:
+                near = more["solver_error"] <= self.exact * seen.range
+                more["converged"] = near & (seen.unresolved == 0) & stats["converged"]
             if "num_clamped" in stats:
                 since, _ = self.clock.at(seen.clamped_from, problem.y0)
                 more["num_clamped"] = stats["num_clamped"] + seen.clamped
@@ -292,7 +297,9 @@ class Leg(eqx.Module):
         """
         first, steps = jnp.where(first, 1, 0), solution.stats["num_steps"]
         if isinstance(self.solver, AbstractReporting):
-            return first * self._solver(problem).first_gradients + solution.controller_state.gradients
+            return (
+                first * self._solver(problem).first_gradients + solution.controller_state.gradients
+            )
         if isinstance(self.solver, Rodas5P):
             return first + steps * gradients_per_step(problem.parameters)
         if self._adapts:  # past a jump the first stage is taken anew
@@ -317,7 +324,7 @@ def begin(problem: Problem) -> Front:
         "implicit_from": jnp.asarray(jnp.inf, ts.dtype),
         "steady_at": jnp.asarray(jnp.inf, ts.dtype),
         "solver_error": jnp.zeros((), ts.dtype),
-        "unresolved": jnp.zeros((), ts.dtype),
+        "converged": jnp.ones((), bool),
     }
     if problem.equation.model.nonnegative:
         stats["num_clamped"] = jnp.zeros((), int)

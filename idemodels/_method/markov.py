@@ -15,6 +15,7 @@ from .._equation import Augmented
 from .._flow import FlowEquation
 from .._model import AbstractModel, as_breakpoints
 from .._results import RESULTS
+from .._second import has_forward
 from .._types import Flag
 from .base import AbstractMethod, Answer, Problem, is_advanced, is_markov
 from .clock import LogTime, StepTime
@@ -54,6 +55,8 @@ _TIGHT = 3e-8
 # From this rtol on a path's price is bounded: what would take shorter steps for longer than a while
 # is made of steps as long as these, in optimizer steps.
 _BOUNDED, _SHORT = 1e-5, 0.5
+# A path counts as converged whose error is estimated to be so many times `rtol` at most.
+_CONVERGED = 10.0
 # The part of `rtol` by which what is to come may move a path that is held.
 _RESTS = 0.3
 # The order of the multistep method, and the rtol down to which it needs the fewest gradients.
@@ -199,6 +202,19 @@ class Markov(AbstractMethod):
         """An event that lasts for as long as an optimizer step is seen."""
         return 1.0 if self.max_step is None and self.event is not None else self.max_step
 
+    def _implicitly(self, problem: Problem, differentiated: bool) -> bool:
+        """Whether the path is made by the implicit multistep method, where its price is bounded.
+
+        With a memory of the gradient theta swings, which that resolves no better than an explicit
+        method; without one it relaxes, ever faster as the second moment fades. Its derivative takes
+        the gradient's own, in forward mode.
+        """
+        if has_momentum(problem.equation.model):
+            return False
+        y0 = problem.y0
+        gradient = lambda theta: problem.equation.gradient(theta, y0.fixed)
+        return not differentiated or has_forward(gradient, y0.theta)
+
     def _runge_kutta(self) -> dfx.AbstractSolver:
         return dfx.Dopri8() if self.rtol < _TIGHT else dfx.Tsit5()
 
@@ -247,8 +263,8 @@ class Markov(AbstractMethod):
         inertial = problem.equation.model.inertial
         changed = self._user_or_multistep() if self.solver is not None or not inertial else {}
         if self.bounds(problem.equation.model):
-            changed["short"] = _SHORT
-            if not (differentiated and not problem.curved or has_momentum(problem.equation.model)):
+            changed |= {"short": _SHORT, "exact": _CONVERGED * self.rtol}
+            if self._implicitly(problem, differentiated):
                 changed["solver"] = QuasiNewtonBDF()
                 changed |= {"rtol": _IMPLICIT * self.rtol, "atol": _IMPLICIT * self.atol}
         if by is not None:
