@@ -13,6 +13,10 @@ from ._checks import by_name, first_difference, is_concrete
 from ._results import Trajectory
 from ._types import Path, Scalar
 
+# The part of the distance to the discrete run from which on the solver's error is told: of one that
+# is measured, and of an estimate, which adds up absolute errors, of which a fifth is left mostly.
+_TENTH, _ESTIMATED = 0.1, 0.5
+
 
 class Difference(eqx.Module):
     """How far two paths of one quantity are apart.
@@ -72,7 +76,8 @@ def compare(
 
     **Raises:** `ValueError` if the trajectories have different `ts`, structures or shapes.
 
-    **Warns:** `UserWarning` if `solver_error` exceeds a tenth of `max_error`.
+    **Warns:** `UserWarning` if `solver_error` exceeds a tenth of `max_error`, or half of it where
+    it is the path's own estimate, which adds up absolute errors.
     """
     _check(continuous, discrete, "discrete")
     error = _distance(continuous.theta, discrete.theta)
@@ -92,8 +97,10 @@ def compare(
     if recheck is not None:
         _check(continuous, recheck, "recheck")
         solver_error = jnp.max(_distance(continuous.theta, recheck.theta))
-    if solver_error is not None and is_concrete((solver_error, error)):
-        _tell(float(solver_error), float(error[worst]))
+    if solver_error is not None and is_concrete((solver_error, error, continuous.stats)):
+        converged = recheck is not None or bool(continuous.stats.get("converged", True))
+        part = _TENTH if recheck is not None else _ESTIMATED
+        _tell(float(solver_error), float(error[worst]), part, converged)
     return Comparison(
         continuous.ts,
         error,
@@ -106,13 +113,14 @@ def compare(
     )
 
 
-def _tell(solver_error: float, error: float) -> None:
+def _tell(solver_error: float, error: float, part: float, converged: bool) -> None:
     """Warns where the solver's error is not well below what is measured."""
-    if solver_error > 0.1 * error:
+    if solver_error > part * error:
+        unsure = "" if converged else " The path is not converged: its price was bounded."
         warnings.warn(
-            f"The solver's error, {solver_error:.1e}, exceeds a tenth of the distance between "
-            f"equation and discrete run, {error:.1e}: what is measured is not the model's error. "
-            "Lower `rtol` and `atol`.",
+            f"The solver's error, {solver_error:.1e}, exceeds {part:g} of the distance between "
+            f"equation and discrete run, {error:.1e}: what is measured is not the model's error."
+            f"{unsure} Lower `rtol` and `atol`.",
             stacklevel=3,
         )
 

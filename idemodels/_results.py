@@ -107,7 +107,8 @@ class Trajectory(eqx.Module):
         from which an implicit solver was used; infinite if it never was), `steady_at` (the step
         at which it came to rest; infinite if it did not), `solver_error` (an estimate of the
         solver's error in theta, which `Markov` adds up from its steps and `FixedPoint` has from
-        between its nodes). Each method and model may add its own.
+        between its nodes), `converged` (whether that is at most 10 times `rtol` of the range: False
+        where `Markov` bounded the price of a path). Each method and model may add its own.
     - `model_error`: of a flow made with `predict_error`: how far order p + 1 is away, at each of
         `ts`; `None` elsewhere. Its largest value foretells that of the error; at a single step it
         is of no use where the error changes its sign, as it does along a path with inertia.

@@ -75,19 +75,25 @@ _DENSE = 0.1
 class Markov(AbstractMethod):
     """Integrates the augmented equation, parameters beside memories, with diffrax.
 
-    By default in up to three legs, each a `diffrax.diffeqsolve`: a path that is not smooth in s at
-    the start, of a causal reading or of `SecondOrderAdam`, begins in $\\ln s$ up to s = 1, by a
-    Runge-Kutta method (Tsit5, or Dopri8 where `rtol` < 3e-8), as does a path taken up with an empty
-    memory; then
-    [`idemodels.ExponentialMultistep`][], of order 3 to 6 as `rtol` asks, or, where there is
-    inertia, the Runge-Kutta method; and where that would take thousands of steps because the path
-    has become stiff (past convergence, mostly) or a memory forgets within a hundredth of a step, an
-    implicit one to the end. It is the linearly implicit Rodas5P up to 32 parameters; beyond, or
-    where the objective has no second derivatives, [`idemodels.QuasiNewtonBDF`][], which takes no
-    Hessian. As no derivative is taken through that,
-    it takes over only in a call that is neither traced nor differentiated, and where rounding
-    leaves room: in double precision.
-    `stats["implicit_from"]` tells from where.
+    From `rtol` = 1e-5 upwards the price of a path is bounded. Where a memory is one of the
+    gradient itself (Adam), so that theta may swing, the path is made by
+    [`idemodels.ExponentialMultistep`][]; where none is (RMSProp, AdaGrad), so that it relaxes ever
+    faster, by [`idemodels.QuasiNewtonBDF`][], by gradients alone. Mostly that takes less than a
+    gradient an optimizer step. Where it would take more than some 2.5 of them in the mean, steps of
+    half an optimizer step are made by splitting: memories exactly at frozen parameters, parameters
+    at frozen memories. That is of order 2 and as stable as the optimizer itself. So a solve takes
+    at most about 4 gradients an optimizer step, and fails where the run does;
+    `stats["converged"]` is False where its error may be more than 10 times `rtol`.
+
+    Below, a path is followed whatever it takes: by the multistep method of order 4 to 6, and where
+    that would take thousands of steps, because the path has become stiff or a memory forgets within
+    a hundredth of a step, by an implicit one to the end. It is the linearly implicit Rodas5P up to
+    32 parameters; beyond, or where the objective has no second derivatives, `QuasiNewtonBDF`, in a
+    call that is neither traced nor differentiated, in double precision. `stats["implicit_from"]`
+    tells from where. So is a model with inertia, with Tsit5, or Dopri8 where `rtol` < 3e-8.
+
+    A path that is not smooth in s at the start, of a causal reading or of `SecondOrderAdam`, or
+    taken up with an empty memory, begins in $\\ln s$ up to s = 1, by those Runge-Kutta methods.
 
     An [`idemodels.InterpolatingFlow`][] is solved by Bosh3 up to order 2 where `rtol` >= 1e-5, by
     Dopri8 where `rtol` < 3e-8, and else by Tsit5; its tolerances hold in theta and in each leaf of
@@ -99,12 +105,15 @@ class Markov(AbstractMethod):
         above. One without an error estimate takes steps of one optimizer step each: with
         `diffrax.Euler()` the scheme of the papers' own simulations.
     - `rtol`, `atol`: tolerances for the error of a step, in theta and in each memory, whichever is
-        worse. `atol` is in units of theta, and of each memory's feature at the first gradient.
-        Below about 1e-6 float32 cannot follow.
+        worse. `rtol` is a part of the path's range so far, the largest distance of any parameter
+        from its start, and of each memory's size; `atol` is in units of theta, and of each memory's
+        feature at the first gradient. The path's error is mostly `rtol` times its range or less.
+        The models' own error, their distance to the discrete run, is some 1e-2: 1e-3 tells it.
+        Below about 1e-5 float32 cannot follow.
     - `steady_tol`: the path ends, and is held, where nothing that is still to come moves it by more
-        than this part of its range; `None` goes on to the end. What is to come is bounded, not
-        guessed from a small gradient: see `stats["steady_at"]`. A held path is not differentiated
-        past that point, and memories are held with it.
+        than this part of its range; `"rtol"` is .3 `rtol`, and `None` never holds. What is to come
+        is bounded, not guessed from a small gradient: see `stats["steady_at"]`. A held path is not
+        differentiated past that point, and memories are held with it.
     - `max_steps`: solver steps, rejected ones included, for each leg.
     - `max_step`: optimizer steps that one step of the solver may be long. `None` is 1 with an
         `event`, else no bound. A feature of the loss, or of a direction in s, that is passed within
@@ -120,10 +129,10 @@ class Markov(AbstractMethod):
     """
 
     solver: dfx.AbstractSolver | None = None
-    rtol: float = eqx.field(default=1e-3, kw_only=True)
+    rtol: float = eqx.field(default=1e-6, kw_only=True)
     atol: float = eqx.field(default=1e-9, kw_only=True)
     max_steps: int = eqx.field(default=100_000, kw_only=True)
-    steady_tol: float | str | None = eqx.field(default="rtol", kw_only=True)
+    steady_tol: float | str | None = eqx.field(default=None, kw_only=True)
     max_step: float | None = eqx.field(default=None, kw_only=True)
     breakpoints: tuple[Any, ...] = eqx.field(default=(), kw_only=True, converter=as_breakpoints)
     event: dfx.Event | None = eqx.field(default=None, kw_only=True)
