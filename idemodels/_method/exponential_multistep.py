@@ -123,7 +123,7 @@ class ExponentialMultistep(AbstractReporting):
         uncorrected = predicted[:-1]
         foretold, _, foretold_d = exact(y0.theta, y0.memory, uncorrected)
         ahead = exact.after(foretold, y0.theta)
-        brief = None
+        brief, kick = None, None
         if self._short is not None:
             brief = is_short(h, self._short)
             newest = jax.tree.map(lambda g: g[0], past.gradients)
@@ -151,7 +151,7 @@ class ExponentialMultistep(AbstractReporting):
             learnt = exact.learnt(name, surprise)
             e_memory[name] = jax.tree.map(lambda z: _MEMORY_ERROR * z, learnt)
         info: Any = {"y0": y0, "h": h, "past": past, "new": new, "model": Split.of(model)}
-        if brief is not None:
+        if brief is not None and kick is not None:
             path, e_short = kick.finished(new)
             of_short = path.y1.theta, path.y1.memory, e_short
             theta1, memory, e_theta = jax.tree.map(

@@ -15,7 +15,7 @@ from .._types import Flag, Scalar
 _ROUNDING, _LESS = 0.01, 0.98
 
 
-def is_short(h: Scalar, short: float) -> Flag:
+def is_short(h: Any, short: float) -> Flag:
     """Whether a step of length `h` is one of the short ones.
 
     Its length is all that a step-size controller can tell a solver.
@@ -23,7 +23,7 @@ def is_short(h: Scalar, short: float) -> Flag:
     return jnp.abs(h - short) <= _ROUNDING * short
 
 
-def not_short(h: Scalar, short: float) -> Scalar:
+def not_short(h: Any, short: float) -> Scalar:
     """`h`, or a little less, so that it is not one of the short ones."""
     return jnp.where(is_short(h, short), _LESS * short, h)
 

@@ -296,10 +296,9 @@ class Leg(eqx.Module):
         `ran`: whether this call made steps; `first`: whether they are the first of the leg.
         """
         first, steps = jnp.where(first, 1, 0), solution.stats["num_steps"]
-        if isinstance(self.solver, AbstractReporting):
-            return (
-                first * self._solver(problem).first_gradients + solution.controller_state.gradients
-            )
+        solver = self._solver(problem)
+        if isinstance(solver, AbstractReporting):
+            return first * solver.first_gradients + solution.controller_state.gradients
         if isinstance(self.solver, Rodas5P):
             return first + steps * gradients_per_step(problem.parameters)
         if self._adapts:  # past a jump the first stage is taken anew

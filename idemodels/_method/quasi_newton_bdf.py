@@ -178,7 +178,7 @@ class QuasiNewtonBDF(AbstractReporting):
         known = _after_jump(equation, t0, y0, solver_state, made_jump)
         formula = _Formula.of(equation, model, t0, h, y0, known)
         predicted = formula.predicted(known.theta)
-        brief = jnp.zeros((), bool)
+        brief, kick = jnp.zeros((), bool), None
         if self._short is not None:
             brief = is_short(h, self._short)
             kick = KickDrift.of(model, t0, h, y0, formula.tree(known.gradients[0]))
@@ -203,7 +203,7 @@ class QuasiNewtonBDF(AbstractReporting):
         error = weight * jnp.abs(formula.defect * (theta - predicted))
         error = jnp.where(found.done & jnp.all(jnp.isfinite(error)), error, jnp.inf)
         tree, more = formula.tree, {}
-        if self._short is not None:
+        if kick is not None:
             # where nothing is found, what is known without: should it have to be accepted
             path, e_short = kick.finished(tree(jnp.where(brief, g, known.gradients[0])))
             kicked = {n: jax.vmap(_flat)(z) for n, z in path.y1.memory.items()}
@@ -501,7 +501,7 @@ def _inverse(f: Any, x: Float[Array, " p"], y: Float[Array, " p"]) -> Float[Arra
     if x.size <= _DENSE:
         return jnp.linalg.solve(jax.jacfwd(f)(x), y)
     operator = lx.FunctionLinearOperator(jax.linearize(f, x)[1], jax.eval_shape(lambda: x))
-    solver = lx.GMRES(_LINEAR, 0.0, _LINEAR_STEPS, restart=_LINEAR_STEPS)
+    solver = lx.GMRES(rtol=_LINEAR, atol=0.0, max_steps=_LINEAR_STEPS, restart=_LINEAR_STEPS)
     return lx.linear_solve(operator, y, solver, throw=False).value
 
 
