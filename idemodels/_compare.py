@@ -99,7 +99,7 @@ def compare(
         solver_error = jnp.max(_distance(continuous.theta, recheck.theta))
     if solver_error is not None and is_concrete((solver_error, error, continuous.stats)):
         converged = recheck is not None or bool(continuous.stats.get("converged", True))
-        part = _TENTH if recheck is not None else _ESTIMATED
+        part = _ESTIMATED if recheck is None and converged else _TENTH
         _tell(float(solver_error), float(error[worst]), part, converged)
     return Comparison(
         continuous.ts,

@@ -57,7 +57,7 @@ class Answer(eqx.Module):
     s: Scalar
     y: Augmented
     result: Any
-    stats: dict[str, Count | Scalar]
+    stats: dict[str, Count | Scalar | Flag]
 
 
 class AbstractMethod(eqx.Module):

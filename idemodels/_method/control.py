@@ -173,7 +173,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         if self.short is not None:
             brief = is_short(t1 - t0, self.short)
             allowed = _ALLOWANCE + _EARLY * (self.end - old.start) + _FOR_EACH * (t0 - old.start)
-            poor = spent > allowed
+            poor = spent.astype(allowed.dtype) > allowed
             least = jnp.where(poor, self.short, 0.0)
         nothing = jnp.zeros_like(scaled)
         keep, next_t0, next_t1, made_jump, pid, result = self._pid(t0, least).adapt_step_size(
