@@ -143,14 +143,16 @@ class Markov(AbstractMethod):
                 f"Argument `solver` must be a diffrax solver or None, but is {self.solver!r}. "
                 "Write `diffrax.Tsit5()`, with its parentheses."
             )
+        words = {"steady_tol": ", 'rtol' or None", "max_step": " or None"}
         for name in ("rtol", "atol", "steady_tol", "max_step"):
             value = getattr(self, name)
-            if name in ("steady_tol", "max_step") and value is None:
-                continue
-            if name == "steady_tol" and value == "rtol":
+            if (name in words and value is None) or (name, value) == ("steady_tol", "rtol"):
                 continue
             if not isinstance(value, float | int) or not 0 < value < float("inf"):
-                raise ValueError(f"Argument `{name}` must be a positive number, but is {value!r}.")
+                raise ValueError(
+                    f"Argument `{name}` must be a positive number{words.get(name, '')}, but is "
+                    f"{value!r}."
+                )
         check_count(self.max_steps, "max_steps")
 
     @property
