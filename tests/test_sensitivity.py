@@ -112,8 +112,13 @@ def test_second_derivatives_by_forward_mode_twice():
         options = {"method": method, "adjoint": dfx.ForwardMode()}
         return ide.solve(*given, np.array([0.0, 60.0]), **options).loss[-1]
 
-    gradient = jax.jit(jax.jacfwd(last))
-    hessian = jax.jacfwd(jax.jacfwd(last))(at)
+    def twice(x):
+        slope = jax.jacfwd(last)(x)
+        return slope, slope
+
+    both = jax.jit(jax.jacfwd(twice, has_aux=True))  # one program for the quotients too
+    gradient = lambda x: both(x)[1]
+    hessian, _ = both(at)
     assert jnp.all(jnp.abs(hessian) > 1e-3)
     for i, h in enumerate(steps):
         row = quotient(lambda x, i=i: gradient(at.at[i].set(x)), at[i], h)
@@ -139,8 +144,18 @@ OBJECTIVES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "objective"),
+    [
+        ("adam", "rosenbrock"),
+        ("matched", "double well"),
+        ("rmsprop", "logistic"),
+        ("causal", "quadratic"),
+        ("advanced", "double well"),
+        ("adagrad", "rosenbrock"),
+        ("second order", "logistic"),
+    ],
+)
 def test_every_model_agrees_with_its_differences(name, objective):
     (model, wrt), (loss, theta0) = MODELS[name], OBJECTIVES[objective]
     theta0 = loss.theta0 if theta0 is None else jnp.asarray(theta0)
@@ -168,8 +183,15 @@ METHODS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("name", "objective"),
+    [
+        ("Tsit5", "logistic"),
+        ("Dopri8, causal", "rosenbrock"),
+        ("multistep", "double well"),
+        ("history", "quadratic"),
+    ],
+)
 def test_every_method_agrees_with_its_differences(name, objective):
     (model, wrt, method), (loss, theta0) = METHODS[name], OBJECTIVES[objective]
     theta0 = loss.theta0 if theta0 is None else jnp.asarray(theta0)
