@@ -116,9 +116,10 @@ def compare(
 def _tell(solver_error: float, error: float, part: float, converged: bool) -> None:
     """Warns where the solver's error is not well below what is measured."""
     if solver_error > part * error:
+        words = "a tenth" if part == _TENTH else "half"
         unsure = "" if converged else " The path is not converged: its price was bounded."
         warnings.warn(
-            f"The solver's error, {solver_error:.1e}, exceeds {part:g} of the distance between "
+            f"The solver's error, {solver_error:.1e}, exceeds {words} of the distance between "
             f"equation and discrete run, {error:.1e}: what is measured is not the model's error."
             f"{unsure} Lower `rtol` and `atol`.",
             stacklevel=3,

@@ -258,7 +258,7 @@ class Markov(AbstractMethod):
         problem: Problem,
         front: Front,
         by: dfx.AbstractSolver | None,
-        differentiated: bool,
+        differentiated: bool = True,
     ) -> tuple[Leg, Front]:
         """The explicit leg, or the user's, and where it begins; it is empty where there is none.
 

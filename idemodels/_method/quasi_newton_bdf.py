@@ -198,8 +198,10 @@ class QuasiNewtonBDF(AbstractReporting):
         improved = lambda it: held.improved(it, tolerance, brief)
         found = jax.lax.while_loop(going, improved, start)
         theta, g = _solution(formula, predicted, brief, found.theta, found.gradient)
-        memory, unseen = formula.memories(g), formula.unforeseen(g)
-        weight = 1.0 + _LASTING * memory_time(model, dtype, known.memory) / h
+        memory, unseen, lasting = formula.memories(g), {}, None
+        if self._short is not None:
+            unseen, lasting = formula.unforeseen(g), known.memory
+        weight = 1.0 + _LASTING * memory_time(model, dtype, lasting) / h
         error = weight * jnp.abs(formula.defect * (theta - predicted))
         error = jnp.where(found.done & jnp.all(jnp.isfinite(error)), error, jnp.inf)
         tree, more = formula.tree, {}
