@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .._equation import Augmented, Equation, cast, dtype_of, equation_of
-from .._types import Count, Flag, Scalar
+from .._types import Flag, Scalar
 from .exact_step import ExactStep, combine, masked_lagrange, nodes_for, rows
 from .kick_drift import KickDrift, is_short
 from .norms import memory_time
@@ -93,10 +93,10 @@ class ExponentialMultistep(AbstractReporting):
         where = -jnp.arange(size, dtype=dtype_of(y0.theta))
         if self._short is None:
             empty = lambda x: jnp.zeros((size, *x.shape), x.dtype)
-            return _Past(where, jax.tree.map(empty, y0.theta), jnp.zeros((), int))
+            return _Past(where, jax.tree.map(empty, y0.theta), jnp.zeros_like(where[0]))
         g = equation.gradient(y0.theta, y0.fixed)
         gradients = jax.tree.map(lambda g: jnp.broadcast_to(g, (size, *g.shape)), g)
-        return _Past(where, gradients, jnp.ones((), int))
+        return _Past(where, gradients, jnp.ones_like(where[0]))
 
     def func(self, terms, t0, y0, args):
         return terms.vf(t0, y0, args)
@@ -136,7 +136,7 @@ class ExponentialMultistep(AbstractReporting):
 
         # an error in the velocity lasts as long as the memory that forgets it first
         lasting = jnp.max(exact.alpha) * memory_time(model, dtype)
-        g0 = past.at_start(fresh)
+        g0 = past.at_start(fresh & (self._short is None))
         overlooked = exact.overlooked(d, (y0.theta, y0.memory, g0), (theta1, memory, new))
         e_theta = jax.tree.map(
             lambda x, x0, v, v0, more: jnp.abs(x - x0) + lasting * jnp.abs(v - v0) + more,
@@ -202,7 +202,7 @@ class ExponentialMultistep(AbstractReporting):
             items = jax.tree.map(lambda x: jnp.asarray(x, h.dtype), _stages(self._order))
             places = jnp.asarray([k - 1 - j for q in range(1, k) for j in range(1, q + 1)])
             gradients, _ = jax.lax.scan(refine, gradients, (*items, places))
-        return _Past(jnp.asarray(newest_first, h.dtype) * h, gradients, jnp.full((), k))
+        return _Past(jnp.asarray(newest_first, h.dtype) * h, gradients, jnp.full_like(h, k))
 
 
 class _Past(eqx.Module):
@@ -211,20 +211,20 @@ class _Past(eqx.Module):
     - `lags`: when they were taken, from the step's start on: 0, then negative; at a start, which
         takes them inside of the step, down to 0.
     - `gradients`: leaves `(order - 1, *shape)`.
-    - `count`: how many there are.
+    - `count`: how many there are; a float, since diffrax fills dense output with infinity.
     """
 
     lags: Float[Array, " k"]
     gradients: PyTree[Array]
-    count: Count
+    count: Scalar
 
     @property
     def there(self) -> Bool[Array, " k"]:
-        return jnp.arange(self.lags.size) < self.count
+        return jnp.arange(self.lags.size, dtype=self.lags.dtype) < self.count
 
     def begun(self, jump: Any) -> "_Past":
         """What still counts: after a jump only the newest gradient."""
-        return _Past(self.lags, self.gradients, jnp.where(jump, 1, self.count))
+        return _Past(self.lags, self.gradients, jnp.where(jump, 1.0, self.count))
 
     def at_start(self, filled: Flag) -> PyTree[Array]:
         """The gradient where the step starts; `filled` where it is the first after a start."""
