@@ -308,7 +308,7 @@ def figures(optimizer, name, rtol):
 @pytest.mark.parametrize("rtol", [1e-6])
 @pytest.mark.parametrize("optimizer", TX)
 @pytest.mark.parametrize(
-    "name", ["sgdr_schedule", "piecewise_constant_schedule", "pulse of 5", "sine of 100"]
+    "name", ["sgdr_schedule", "piecewise_constant_schedule", "pulse of 5", "sine of 100", "bump"]
 )
 def test_the_path_is_that_of_the_flow_and_near_the_run(name, optimizer, rtol):
     own, apart, told = figures(optimizer, name, rtol)
