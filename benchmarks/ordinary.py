@@ -1,7 +1,7 @@
 """What a solve costs on problems that everybody has: `python -m benchmarks.ordinary`.
 
-`Markov(rtol=1e-3, steady_tol="rtol")` on twelve problems, three optimizers, three rates, both
-precisions, 500 optimizer steps: the gradients for each of them (the optimizer itself takes one),
+`Markov(rtol=1e-3, steady_tol="rtol", max_gradients=4)` on twelve problems, three optimizers, three
+rates, both precisions, 500 optimizer steps: the gradients for each of them (the optimizer itself takes one),
 the error against a splitting of the equation with 64 and 128 parts of a step, and the distance to
 the discrete run. Each precision in its own process.
 """
@@ -20,7 +20,7 @@ from . import process, provenance
 from .contestants import JAX
 from .records import HERE, insert, rows, write
 
-STEPS, KICKS, RTOL = 500, 64, 1e-3
+STEPS, KICKS, RTOL, PRICE = 500, 64, 1e-3, 4
 MODELS = (
     ("Adam", {}, (0.01, 0.05, 0.1)),
     ("RMSProp", {"decay": 0.99}, (0.01, 0.05, 0.1)),
@@ -40,7 +40,7 @@ def measure(double: bool, names: list[str] | None = None) -> list[dict[str, Any]
 
     jax.config.update("jax_enable_x64", True)  # the reference is in double
     dtype, records = jnp.float64 if double else jnp.float32, []
-    method = ide.Markov(rtol=RTOL, steady_tol="rtol")
+    method = ide.Markov(rtol=RTOL, steady_tol="rtol", max_gradients=PRICE)
     exact, ours = problems(jnp.float64), problems(dtype)
     for problem in names or exact:
         for kind, more, rates in MODELS:

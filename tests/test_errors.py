@@ -105,6 +105,14 @@ CONSTRUCTORS = {
     ),
     "kernel rate": (lambda: ide.Exponential(0.0), "`rate` must be positive and finite, but is 0.0"),
     "rtol": (lambda: ide.Markov(rtol=0.0), "`rtol` must be a positive number, but is 0.0"),
+    "max_gradients": (
+        lambda: ide.Markov(max_gradients=1.0),
+        "`max_gradients` must be a number from 3 upwards or None, but is 1.0",
+    ),
+    "steady_tol": (
+        lambda: ide.Markov(steady_tol="tol"),
+        "`steady_tol` must be a positive number, 'rtol' or None, but is 'tol'",
+    ),
     "atol": (lambda: ide.Markov(atol=-1.0), "`atol` must be a positive number, but is -1.0"),
     "max_steps": (lambda: ide.Markov(max_steps=0), "`max_steps` must be a positive integer, .* 0"),
     "solver": (lambda: ide.Markov(dfx.Tsit5), "`solver` must be a diffrax solver.*parentheses"),

@@ -36,9 +36,9 @@ _SETTLED = 12
 # The smallest step, relative to t or 1, and how often one may be needed.
 _SMALLEST, _FORCED = 1e-10, 1000
 # Gradients that a leg may take: so many, so many for each optimizer step to its end, which may be
-# taken early, and so many for each step made. Beyond, no step is shorter than the short ones, which
-# are accepted whatever their error.
-_ALLOWANCE, _EARLY, _FOR_EACH = 60, 1.0, 2.5
+# taken early, and for each step made its price less so many. Beyond, no step is shorter than the
+# short ones, which are accepted whatever their error.
+_ALLOWANCE, _EARLY, _LESS = 60, 1.0, 1.5
 # After a step that failed so many short ones are made at most before another is tried.
 _LONGEST_STAY = 64
 
@@ -89,6 +89,8 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     - `rests`: whether it may come to rest before the end.
     - `short`: the length of a step that is accepted where shorter ones would be too many; `None`
         goes on to the smallest there are.
+    - `price`: the gradients for each optimizer step that a leg with short steps takes at most.
+    - `by_range`: whether theta's error is allowed to be a part of its range, and not of itself.
     - `expected`: how far theta may be expected to go, from a step's ends and its way.
     - `origin`: theta where the path began.
     - `growth`: of a step over the one before it, at most.
@@ -106,6 +108,8 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     expected: Callable[[Any, Any, Scalar], Scalar]
     origin: PyTree[Array]
     short: float | None = eqx.field(static=True, default=None)
+    price: float = eqx.field(static=True, default=4.0)
+    by_range: bool = eqx.field(static=True, default=False)
     steady: Steady | None = None
     jumps: Float[Array, " b"] | None = None
     longest: LongestStep | None = None
@@ -172,7 +176,8 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         least, brief, poor = None, jnp.zeros((), bool), jnp.zeros((), bool)
         if self.short is not None:
             brief = is_short(t1 - t0, self.short)
-            allowed = _ALLOWANCE + _EARLY * (self.end - old.start) + _FOR_EACH * (t0 - old.start)
+            early = _ALLOWANCE + _EARLY * (self.end - old.start)
+            allowed = early + (self.price - _LESS) * (t0 - old.start)
             poor = spent.astype(allowed.dtype) > allowed
             least = jnp.where(poor, self.short, 0.0)
         nothing = jnp.zeros_like(scaled)
@@ -295,8 +300,10 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
 
         sizes = by_memory(y0), by_memory(y1)
         scaled = jax.tree.map(leaf, error, *sizes, y1, self.unit)
-        theta = jax.tree.map(of_theta, error.theta, y0.theta, y1.theta)
-        return self.norm(dataclasses.replace(scaled, theta=theta))
+        if self.by_range:
+            theta = jax.tree.map(of_theta, error.theta, y0.theta, y1.theta)
+            scaled = dataclasses.replace(scaled, theta=theta)
+        return self.norm(scaled)
 
     def _reason(self, state: GuardState, t: Any, keep: Flag, finite: Flag, forced: Flag) -> Count:
         """Why to stop, if so."""

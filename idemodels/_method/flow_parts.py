@@ -320,6 +320,7 @@ def _controller(method: Any, problem: Problem, y0: Augmented, end: Scalar) -> Gu
         norm=group_norm,
         negative=_Never(),
         expected=pace,
+        by_range=True,
         origin=jax.lax.stop_gradient(problem.y0.theta),
         proportional=_PROPORTIONAL,
         integral=_INTEGRAL,

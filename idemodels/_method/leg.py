@@ -78,7 +78,7 @@ class Leg(eqx.Module):
     - `looks`: whether the leg looks itself whether it has.
     - `patience`, `warm_up`, `strict`: see `Guarded` and `units`.
     - `longest`: optimizer steps that a step may be long; `None` does not say.
-    - `short`: see `Guarded`.
+    - `short`, `price`: see `Guarded`.
     - `exact`: the part of theta's range that its error may be for the path to count as converged;
         `None` does not say.
     """
@@ -97,6 +97,7 @@ class Leg(eqx.Module):
     warm_up: int = WARM_UP
     longest: float | None = None
     short: float | None = None
+    price: float | None = None
     exact: Any = None
 
     def run(self, problem: Problem, front: Front, adjoint: dfx.AbstractAdjoint | None) -> Front:
@@ -197,7 +198,8 @@ class Leg(eqx.Module):
     def _solver(self, problem: Problem) -> dfx.AbstractSolver:
         if not isinstance(self.solver, AbstractReporting):
             return self.solver
-        origin = jax.lax.stop_gradient(problem.y0.theta)
+        bounded = self.short is not None
+        origin = jax.lax.stop_gradient(problem.y0.theta) if bounded else None
         return self.solver.reporting(self.rtol, self.atol, origin, self.short)
 
     def _first(self, pace: Scalar) -> Scalar:
@@ -237,6 +239,8 @@ class Leg(eqx.Module):
             expected=self.clock.expected,
             origin=y0.theta,
             short=self.short,
+            by_range=self.short is not None,
+            **({} if self.price is None else {"price": self.price}),
             steady=self._steady(problem),
             rests=self.steady_tol is not None,
             jumps=self.clock.of(problem.breakpoints) if problem.breakpoints.size else None,

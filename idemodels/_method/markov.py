@@ -52,9 +52,9 @@ _STIFF_RTOL, _STIFF_ATOL = 1e-10, 1e-12
 _EMPTY = 1e-3
 # Below this rtol the method of order 8 needs fewer gradients than the one of order 5.
 _TIGHT = 3e-8
-# From this rtol on a path's price is bounded: what would take shorter steps for longer than a while
-# is made of steps as long as these, in optimizer steps.
-_BOUNDED, _SHORT = 1e-5, 0.5
+# Where a path's price is bounded, what would take shorter steps for longer than a while is made of
+# steps as long as these, in optimizer steps; and the least price that leaves room for others.
+_SHORT, _LEAST_PRICE = 0.5, 3.0
 # A path counts as converged whose error is estimated to be so many times `rtol` at most.
 _CONVERGED = 10.0
 # The part of `rtol` by which what is to come may move a path that is held.
@@ -75,22 +75,24 @@ _DENSE = 0.1
 class Markov(AbstractMethod):
     """Integrates the augmented equation, parameters beside memories, with diffrax.
 
-    From `rtol` = 1e-5 upwards the price of a path is bounded. Where a memory is one of the
-    gradient itself (Adam), so that theta may swing, the path is made by
-    [`idemodels.ExponentialMultistep`][]; where none is (RMSProp, AdaGrad), so that it relaxes ever
-    faster, by [`idemodels.QuasiNewtonBDF`][], by gradients alone. Mostly that takes less than a
-    gradient an optimizer step. Where it would take more than some 2.5 of them in the mean, steps of
-    half an optimizer step are made by splitting: memories exactly at frozen parameters, parameters
-    at frozen memories. That is of order 2 and as stable as the optimizer itself. So a solve takes
-    at most about 4 gradients an optimizer step, and fails where the run does;
-    `stats["converged"]` is False where its error may be more than 10 times `rtol`.
+    A path is followed whatever it takes, in up to three legs, each a `diffrax.diffeqsolve`: a rough
+    start, see below; then [`idemodels.ExponentialMultistep`][], of order 3 to 6 as `rtol` asks, or,
+    where there is inertia, a Runge-Kutta method (Tsit5, or Dopri8 where `rtol` < 3e-8); and where
+    that would take thousands of steps because the path has become stiff (past convergence, mostly)
+    or a memory forgets within a hundredth of a step, an implicit one to the end. It is the linearly
+    implicit Rodas5P up to 32 parameters; beyond, or where the objective has no second derivatives,
+    [`idemodels.QuasiNewtonBDF`][], in a call that is neither traced nor differentiated, in double
+    precision. `stats["implicit_from"]` tells from where.
 
-    Below, a path is followed whatever it takes: by the multistep method of order 4 to 6, and where
-    that would take thousands of steps, because the path has become stiff or a memory forgets within
-    a hundredth of a step, by an implicit one to the end. It is the linearly implicit Rodas5P up to
-    32 parameters; beyond, or where the objective has no second derivatives, `QuasiNewtonBDF`, in a
-    call that is neither traced nor differentiated, in double precision. `stats["implicit_from"]`
-    tells from where. So is a model with inertia, with Tsit5, or Dopri8 where `rtol` < 3e-8.
+    With `max_gradients` the price is bounded instead, for errors of 1e-2 to 1e-4. Where a memory is
+    one of the gradient itself (Adam), so that theta may swing, the path is made by
+    `ExponentialMultistep`; where none is (RMSProp, AdaGrad), so that it relaxes ever faster, by
+    `QuasiNewtonBDF`, by gradients alone. Mostly that takes less than a gradient an optimizer step.
+    Where it would take more than is left, steps of half an optimizer step are made by splitting:
+    memories exactly at frozen parameters, parameters at frozen memories; of order 2, and as stable
+    as the optimizer itself. So a solve fails where the run does, and `stats["converged"]` is False
+    where its error may be more than 10 times `rtol`. `rtol` is then a part of the path's range so
+    far, the largest distance of any parameter from its start.
 
     A path that is not smooth in s at the start, of a causal reading or of `SecondOrderAdam`, or
     taken up with an empty memory, begins in $\\ln s$ up to s = 1, by those Runge-Kutta methods.
@@ -105,11 +107,8 @@ class Markov(AbstractMethod):
         above. One without an error estimate takes steps of one optimizer step each: with
         `diffrax.Euler()` the scheme of the papers' own simulations.
     - `rtol`, `atol`: tolerances for the error of a step, in theta and in each memory, whichever is
-        worse. `rtol` is a part of the path's range so far, the largest distance of any parameter
-        from its start, and of each memory's size; `atol` is in units of theta, and of each memory's
-        feature at the first gradient. The path's error is mostly `rtol` times its range or less.
-        The models' own error, their distance to the discrete run, is some 1e-2: 1e-3 tells it.
-        Below about 1e-5 float32 cannot follow.
+        worse. `atol` is in units of theta, and of each memory's feature at the first gradient.
+        Below about 1e-6 float32 cannot follow; with `max_gradients`, below about 1e-5.
     - `steady_tol`: the path ends, and is held, where nothing that is still to come moves it by more
         than this part of its range; `"rtol"` is .3 `rtol`, and `None` never holds. What is to come
         is bounded, not guessed from a small gradient: see `stats["steady_at"]`. A held path is not
@@ -118,6 +117,9 @@ class Markov(AbstractMethod):
     - `max_step`: optimizer steps that one step of the solver may be long. `None` is 1 with an
         `event`, else no bound. A feature of the loss, or of a direction in s, that is passed within
         a step is not seen: bound the step where there may be one.
+    - `max_gradients`: gradients for each optimizer step, in the mean, that a path takes at most,
+        and some 60 more: 3 or more, 4 is usual. `None` does not bound them. A flow, a model with
+        inertia and a `solver` of your own do not use it.
     - `breakpoints`: steps at which a direction of your own jumps or has a kink in s: increasing
         numbers, to which the solver steps. Those of a learning rate are found, or told by
         [`idemodels.Schedule`][].
@@ -134,6 +136,7 @@ class Markov(AbstractMethod):
     max_steps: int = eqx.field(default=100_000, kw_only=True)
     steady_tol: float | str | None = eqx.field(default=None, kw_only=True)
     max_step: float | None = eqx.field(default=None, kw_only=True)
+    max_gradients: float | int | None = eqx.field(default=None, kw_only=True)
     breakpoints: tuple[Any, ...] = eqx.field(default=(), kw_only=True, converter=as_breakpoints)
     event: dfx.Event | None = eqx.field(default=None, kw_only=True)
 
@@ -153,6 +156,12 @@ class Markov(AbstractMethod):
                     f"Argument `{name}` must be a positive number{words.get(name, '')}, but is "
                     f"{value!r}."
                 )
+        price = self.max_gradients
+        if price is not None and not (isinstance(price, float | int) and price >= _LEAST_PRICE):
+            raise ValueError(
+                f"Argument `max_gradients` must be a number from {_LEAST_PRICE:g} upwards or None, "
+                f"but is {price!r}."
+            )
         check_count(self.max_steps, "max_steps")
 
     @property
@@ -165,7 +174,7 @@ class Markov(AbstractMethod):
 
     def bounds(self, model: AbstractModel) -> bool:
         """Whether a path takes a few gradients an optimizer step at most."""
-        return self.solver is None and self.rtol >= _BOUNDED and not model.inertial
+        return self.max_gradients is not None and self.solver is None and not model.inertial
 
     @property
     def rest(self) -> float | None:
@@ -234,7 +243,7 @@ class Markov(AbstractMethod):
         if self.solver is not None:
             return {"solver": self.solver, "rtol": self.rtol, "atol": self.atol}
         order = next(p for p, least in _ORDERS.items() if self.rtol >= least)
-        part = _MULTISTEP if _BOUNDED > self.rtol >= _TIGHT else 1.0
+        part = _MULTISTEP if self.max_gradients is None and self.rtol >= _TIGHT else 1.0
         solver = ExponentialMultistep(order)
         return {"solver": solver, "rtol": part * self.rtol, "atol": part * self.atol}
 
@@ -273,8 +282,9 @@ class Markov(AbstractMethod):
         end = jnp.where(running, problem.ts[-1], front.t)
         inertial = problem.equation.model.inertial
         changed = self._user_or_multistep() if self.solver is not None or not inertial else {}
-        if self.bounds(problem.equation.model):
-            changed |= {"short": _SHORT, "exact": _CONVERGED * self.rtol}
+        if self.max_gradients is not None and self.bounds(problem.equation.model):
+            price, exact = float(self.max_gradients), _CONVERGED * self.rtol
+            changed |= {"short": _SHORT, "price": price, "exact": exact}
             if self._implicitly(problem, differentiated):
                 changed["solver"] = QuasiNewtonBDF()
                 changed |= {"rtol": _IMPLICIT * self.rtol, "atol": _IMPLICIT * self.atol}

@@ -30,11 +30,11 @@ class AbstractReporting(dfx.AbstractAdaptiveSolver):
 
     @abc.abstractmethod
     def reporting(
-        self, rtol: Any, atol: Any, origin: PyTree[Array], short: float | None
+        self, rtol: Any, atol: Any, origin: PyTree[Array] | None, short: float | None
     ) -> "AbstractReporting":
         """One whose errors are `Reported`, for a controller with these tolerances that counts.
 
-        - `origin`: theta where the path began, by whose distance errors are measured.
+        - `origin`: theta where the path began, by whose distance errors are measured; or `None`.
         - `short`: the length of the steps that are those of `KickDrift`; `None` has none.
         """
 
