@@ -1,9 +1,9 @@
 """What a solve costs on problems that everybody has: `python -m benchmarks.ordinary`.
 
 `Markov(rtol=1e-3, steady_tol="rtol", max_gradients=4)` on twelve problems, three optimizers, three
-rates, both precisions, 500 optimizer steps: the gradients for each of them (the optimizer itself takes one),
-the error against a splitting of the equation with 64 and 128 parts of a step, and the distance to
-the discrete run. Each precision in its own process.
+rates, both precisions, 500 optimizer steps: the gradients for each of them (the optimizer itself
+takes one), the error against a splitting of the equation with 64 and 128 parts of a step, and the
+distance to the discrete run. Each precision in its own process.
 """
 
 import argparse
