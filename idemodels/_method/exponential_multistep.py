@@ -117,7 +117,9 @@ class ExponentialMultistep(AbstractReporting):
         else:
             past = solver_state.begun(made_jump)
         exact = ExactStep.of(model, t0, h, self._order)
-        line = _Line.of(past.lags / h, past.there, nodes_for(self._order).inside)
+        line = _Line.of(
+            past.lags / h, past.there(self._short is None), nodes_for(self._order).inside
+        )
 
         predicted = line.predicted(past.gradients)
         uncorrected = predicted[:-1]
@@ -218,8 +220,10 @@ class _Past(eqx.Module):
     gradients: PyTree[Array]
     count: Scalar
 
-    @property
-    def there(self) -> Bool[Array, " k"]:
+    def there(self, filled: bool) -> Bool[Array, " k"]:
+        """Which of them there are: all, known to the compiler, where a start has `filled` it."""
+        if filled:
+            return jnp.ones(self.lags.size, bool)
         return jnp.arange(self.lags.size, dtype=self.lags.dtype) < self.count
 
     def begun(self, jump: Any) -> "_Past":
@@ -291,7 +295,7 @@ class _Interpolation(dfx.AbstractLocalInterpolation):
         way = jnp.where(started, way, self.h)
         exact = ExactStep.of(model, self.t0, way, self.order)
         at = jnp.asarray(nodes_for(self.order).inside, way.dtype) * (way / self.h)
-        line = _Line.of(self.past.lags / self.h, self.past.there, at)
+        line = _Line.of(self.past.lags / self.h, self.past.there(self.short is None), at)
 
         along = line.corrected(line.predicted(self.past.gradients), self.new)
         moved, memory, _ = exact(y0.theta, y0.memory, along)
