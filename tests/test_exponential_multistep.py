@@ -261,9 +261,7 @@ def test_adjoints_agree_with_each_other(rtol, direct_rtol):
     reverse = jax.jit(jax.grad(outcome(None, rtol), argnums))(*at)
     direct = jax.jit(jax.grad(outcome(dfx.DirectAdjoint(), rtol), argnums))(*at)
     forward = jax.jit(jax.jacfwd(outcome(dfx.ForwardMode(), rtol), argnums))(*at)
-    # Forwards and in reverse the steps are those of two programs, whose rounding differs: 1e-16,
-    # magnified by as much as step sizes depend on it, of which 1e-12 to 7e-12 was seen.
-    np.testing.assert_allclose(forward, reverse, rtol=2e-11)
+    np.testing.assert_allclose(forward, reverse, rtol=1e-12)
     np.testing.assert_allclose(direct, reverse, rtol=direct_rtol)
 
 
