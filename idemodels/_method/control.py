@@ -133,6 +133,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         return self
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
+        y0 = jax.lax.stop_gradient(y0)  # steps carry no derivative
         t1, pid = self._pid(t0).init(terms, t0, t1, y0, dt0, args, func, error_order)
         zero = jnp.zeros((), int)
         pid = eqx.tree_at(_forced, pid, jnp.zeros((), bool))
