@@ -95,6 +95,13 @@ def test_a_smooth_rate_has_no_breaks(rate):
     assert find_breakpoints(rate, 0.0, 1000.0).size == 0
 
 
+@pytest.mark.parametrize("at", [100 / 3, 500.3, 0.29 * 100, 0.1 + 0.2, 7.0, 999.7])
+def test_a_jump_is_found_to_the_last_bit(at):
+    """An implicit step that ends before it must not see what is behind it."""
+    found = find_breakpoints(lambda s: jnp.where(s < at, 0.01, 0.003), 0.0, 1000.0)
+    np.testing.assert_array_equal(found, [at])
+
+
 def test_breaks_between_steps_are_found_too():
     rate = lambda s: 1e-3 + 0.05 * ((s >= 500.3) & (s < 505.77))
     np.testing.assert_allclose(find_breakpoints(rate, 0.0, 1000.0), [500.3, 505.77], atol=1e-6)

@@ -21,8 +21,9 @@ _APART = 8.0
 _MEDIAN = 50.0
 # and so many roundings of the largest rate.
 _ROUNDINGS = 1e4
-# Halvings of the interval that a jump lies in.
-_HALVINGS = 40
+# Halvings of the interval that a jump lies in, down to two neighbouring numbers: a step that ends
+# before the jump must not have seen it.
+_HALVINGS = 64
 # More than these are no exceptions: the schedule is a staircase, and steps must follow it anyway.
 LIMIT = 2048
 # So much of its largest value a rate may be below zero: rounding.
@@ -35,8 +36,8 @@ def find_breakpoints(rate: Callable[[Any], Any], start: float, end: float) -> np
     """The steps strictly between `start` and `end` at which `rate` jumps or has a kink.
 
     Found from samples, of which there are two for each optimizer step: a pulse of one step is seen
-    up to 131,072 steps. A jump is located by bisection, a kink where the straight lines from both
-    sides meet; either is a whole step if that is what it is but for rounding.
+    up to 131,072 steps. A jump is located by bisection, at the first number behind it; a kink where
+    the straight lines from both sides meet, or at a whole step if that is near.
 
     **Returns:** shape `(b,)`, increasing; none where `rate` has a value that is traced, or more
     than `LIMIT` of them.
@@ -64,9 +65,9 @@ def find_breakpoints(rate: Callable[[Any], Any], start: float, end: float) -> np
     for k in (-1, 0, 1):
         near_jump[np.clip(jumps + k, 0, changes.size - 1)] = True
     kinks = _kinks(s, values, near_jump, rounding)
-    found = np.concatenate([_jumps_at(rate, s, values, jumps), kinks])
-    whole = np.round(found)
-    found = np.unique(np.where(np.abs(found - whole) < 1e-3, whole, found))
+    whole = np.round(kinks)
+    kinks = np.where(np.abs(kinks - whole) < 1e-3, whole, kinks)
+    found = np.unique(np.concatenate([_jumps_at(rate, s, values, jumps), kinks]))
     found = found[(found > start) & (found < end)]
     return found if found.size <= LIMIT else np.zeros(0)
 
@@ -121,6 +122,8 @@ def _jumps_at(rate: Any, s: np.ndarray, values: np.ndarray, jumps: np.ndarray) -
     low, high, a, b = s[jumps], s[jumps + 1], values[jumps], values[jumps + 1]
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
+        if np.all((middle == low) | (middle == high)):
+            break
         # in the shape of all samples, whose program there is
         at = _sampled(rate, np.pad(middle, (0, s.size - middle.size), mode="edge"))
         assert at is not None
@@ -128,7 +131,8 @@ def _jumps_at(rate: Any, s: np.ndarray, values: np.ndarray, jumps: np.ndarray) -
         right = np.abs(at - a) < np.abs(at - b)
         low, a = np.where(right, middle, low), np.where(right, at, a)
         high, b = np.where(right, high, middle), np.where(right, b, at)
-    return high
+    # in the precision in which the rate was asked
+    return high.astype(jnp.result_type(float)).astype(np.float64)
 
 
 def _sampled(rate: Callable[[Any], Any], s: np.ndarray) -> np.ndarray | None:
