@@ -2,6 +2,7 @@
 
 import itertools
 
+import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -347,3 +348,33 @@ def test_schedule_of_optax_in_a_network_agrees_with_its_own_pieces():
     assert case.pieces.breaks[0] == 10
     for x, y in zip(jax.tree.leaves(a.theta), jax.tree.leaves(b.theta), strict=True):
         np.testing.assert_allclose(x, y, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_rmsprop_on_a_network_agrees_with_diffrax():
+    """Stiff, so that the implicit multistep method steps to the jumps; none at a whole step."""
+    digits, steps, rtol = ide.DigitsMLP(hidden=(4,)), 200.0, 1e-6
+    ts, faster = np.linspace(0.0, steps, 13), STEPS / steps
+
+    @eqx.filter_jit
+    def followed(equation, jumps):
+        controller = dfx.ClipStepSizeController(
+            dfx.PIDController(rtol=1e-9, atol=1e-12), jump_ts=jumps
+        )
+        given = equation.term(), dfx.Dopri8(), 0.0, steps, 1e-3, equation.init(digits.theta0)
+        saved = dfx.SaveAt(ts=jnp.asarray(ts))
+        return dfx.diffeqsolve(
+            *given, saveat=saved, stepsize_controller=controller, max_steps=10_000
+        ).ys.theta
+
+    flat = lambda path: np.hstack([np.reshape(x, (ts.size, -1)) for x in jax.tree.leaves(path)])
+    method = ide.Markov(rtol=rtol, atol=1e-3 * rtol)
+    for name in ("staircase", "pulse of 17", "steps"):
+        numbers = np.array(ALL[name].numbers) * 0.1  # constants alone
+        model = ide.RMSProp(Pieces(ALL[name].edges / faster, numbers), 0.99)
+        jumps = np.append(ALL[name].breaks / faster, 1e6 + np.arange(8.0))[:8]
+        exact = flat(followed(ide.Equation(model, digits), jnp.asarray(jumps)))
+        path = ide.solve(model, digits, digits.theta0, ts, method=method)
+        error = np.abs(flat(path.theta) - exact).max() / np.ptp(exact, axis=0).max()
+        assert error <= 10 * rtol, (name, error)
+        assert int(path.stats["num_gradients"]) < 25 * steps
