@@ -1,5 +1,6 @@
 """Parameters and objective, as both sides of a comparison take them."""
 
+import inspect
 from typing import Any
 
 import equinox as eqx
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from ._second import no_derivative
 from ._types import Objective, Theta
 
 # What is computed in; other floating types, of 8 bits or fewer, are for storage.
@@ -57,24 +59,87 @@ def as_parameters(theta0: Theta, *, half: bool = False) -> tuple[PyTree[Array], 
 
 
 def check_objective(objective: Objective, theta: Theta, args: PyTree[Any]) -> None:
-    """Raises unless the objective returns one real number; nothing is computed for that."""
+    """Raises unless the objective returns one real number that has a gradient.
+
+    It is traced for that, and nothing computed.
+    """
     if not callable(objective):
         raise ValueError(
             f"Argument `objective` must be callable, `objective(theta)`, but is {objective!r}."
         )
     given = (theta,) if args is None else (theta, args)
+    _check_takes(objective, args is not None)
     check_real_scalar("objective", objective, *given)
+    moving, rest = eqx.partition(theta, eqx.is_inexact_array)
+    value = lambda moving: objective(eqx.combine(moving, rest), *given[1:])
+    try:
+        eqx.filter_eval_shape(jax.grad(value), moving)
+    except Exception as e:
+        if not no_derivative(e):
+            raise
+        raise ValueError(
+            "Argument `objective` must have a gradient by reverse mode, but has none: "
+            f"{_first_line(e)} A loop has one as `jax.lax.scan`, or as "
+            "`jax.lax.fori_loop` from one Python integer to another; anything else by "
+            "`jax.custom_vjp`."
+        ) from e
+
+
+def _check_takes(objective: Any, with_args: bool) -> None:
+    """Raises unless the objective can be called as it is going to be."""
+    try:
+        signature = inspect.signature(objective)
+    except (TypeError, ValueError):  # as of a function written in C
+        return
+    try:
+        signature.bind(*(None,) * (2 if with_args else 1))
+    except TypeError as e:
+        wanted, hint = "`objective(theta)`", "What else it needs is given as `args`."
+        if with_args:
+            wanted = "`objective(theta, args)`, since `args` is given"
+            hint = "What it needs is one pytree: write `args=(x, y)` and unpack it inside."
+        raise ValueError(
+            f"Argument `objective` must be callable as {wanted}, but has the signature "
+            f"{signature}: {e}. {hint}"
+        ) from e
 
 
 def check_real_scalar(name: str, f: Any, *given: Any) -> None:
     """Raises unless the argument `name`, a function, returns one real number of `given`."""
-    out = eqx.filter_eval_shape(f, *given)
+    try:
+        out = eqx.filter_eval_shape(f, *given)
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as e:
+        raise ValueError(
+            f"Argument `{name}` must be a function that JAX can trace, but needs the value of an "
+            f"array: {_first_line(e)} Write `jnp` for `np`, and `jnp.where` or `jax.lax.cond` "
+            "for `if`."
+        ) from e
     if isinstance(out, float):
         return
     shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", np.dtype(object))
-    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
-        found = repr(out) if shape is None else f"shape {shape} of type {dtype}"
-        raise ValueError(f"Argument `{name}` must return a real scalar, but returns {found}.")
+    if shape == () and jnp.issubdtype(dtype, jnp.floating):
+        return
+    if shape is None:
+        found, hint = _told(out), ""
+        if isinstance(out, tuple):
+            hint = " Return its first alone; what goes with it is computed from the trajectory."
+    else:
+        found, hint = f"shape {shape} of type {dtype}", " Write `.astype(float)`."
+        if jnp.issubdtype(dtype, jnp.complexfloating):
+            hint = " Write `.real`, or `jnp.abs(...)`."
+        if shape:
+            hint = " Write `.sum()`, or `.mean()`." if np.prod(shape) != 1 else " Write `.sum()`."
+    raise ValueError(f"Argument `{name}` must return a real scalar, but returns {found}.{hint}")
+
+
+def _first_line(e: Exception) -> str:
+    """Of what an error says, as a sentence."""
+    return str(e).splitlines()[0].rstrip(".") + "."
+
+
+def _told(out: Any) -> str:
+    """What a function returns, with arrays by their shape and type."""
+    return eqx.tree_pformat(out, struct_as_array=True, width=1000)
 
 
 def check_model(model: Any, kind: type | tuple[type, ...], wanted: str) -> None:

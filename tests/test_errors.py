@@ -150,7 +150,7 @@ SOLVES = {
     "theta0 complex": (dict(theta0=jnp.ones(2, complex)), "`theta0` must be real, .* complex128"),
     "objective vector": (
         dict(objective=lambda theta: theta, theta0=jnp.ones(2)),
-        r"`objective` must return a real scalar, but returns shape \(2,\)",
+        r"`objective` must return a real scalar, but returns shape \(2,\).*`.sum\(\)`, or `.mean",
     ),
     "objective integer": (
         dict(objective=lambda theta: jnp.sum(theta).astype(int)),
@@ -345,3 +345,68 @@ def test_traced_integers_are_refused_by_the_door_alone():
     equation = ide.Equation(ide.Adam(0.1), lambda theta: jnp.sum(theta[0]))
     with pytest.raises(ValueError, match="traced arrays that are not floating"):
         jax.jit(lambda k: equation.init((jnp.ones(1), k)).theta)(jnp.arange(2))
+
+
+def _counted(theta):
+    def more(carry):
+        k, x = carry
+        return k + 1, 0.9 * x + jnp.sum(theta**2)
+
+    return jax.lax.while_loop(lambda carry: carry[0] < 5, more, (0, 0.0))[1]
+
+
+LOSSES = {
+    "one number in an array": (
+        lambda theta: jnp.sum(theta**2)[None],
+        r"must return a real scalar, but returns shape \(1,\) of type float64. Write `.sum\(\)`",
+    ),
+    "with more beside it": (
+        lambda theta: (jnp.sum(theta**2), {"norm": theta}),
+        r"but returns \(f64\[\], {'norm': f64\[2\]}\). Return its first alone; what goes",
+    ),
+    "integer": (lambda theta: jnp.sum(theta).astype(int), r"type int64. Write `.astype\(float\)`"),
+    "complex": (
+        lambda theta: jax.lax.complex(theta, theta)[0],
+        r"type complex128. Write `.real`, or `jnp.abs",
+    ),
+    "NumPy": (
+        lambda theta: np.sum(np.asarray(theta) ** 2),
+        r"must be a function that JAX can trace, but needs the value of an array: .* Write `jnp`",
+    ),
+    "a branch in Python": (
+        lambda theta: jnp.sum(theta) if theta[0] > 0 else -jnp.sum(theta),
+        r"needs the value of an array: .*`jnp.where` or `jax.lax.cond` for `if`",
+    ),
+    "an argument too many": (
+        lambda theta, x: jnp.sum(theta * x),
+        r"must be callable as `objective\(theta\)`, but .* \(theta, x\): .* as `args`",
+    ),
+    "no argument": (lambda: 0.0, r"must be callable as `objective\(theta\)`, .* \(\): too many"),
+    "a loop of unknown length": (
+        _counted,
+        r"must have a gradient by reverse mode, but has none: .* `jax.lax.scan`.*`jax.custom_vjp`",
+    ),
+}
+ENTRIES = {
+    "solve": lambda loss, theta0: ide.solve(ide.Adam(0.1), loss, theta0, TS),
+    "flow": lambda loss, theta0: ide.solve(
+        ide.InterpolatingFlow(optax.adam(0.1), order=1), loss, theta0, TS
+    ),
+    "run_discrete": lambda loss, theta0: ide.run_discrete(ide.Adam(0.1), loss, theta0, 5),
+    "sweep": lambda loss, theta0: ide.sweep(
+        ide.Adam(0.1), loss, theta0, 5, {"b2": [0.9, 0.99]}, progress=False
+    ),
+    "sensitivity": lambda loss, theta0: ide.sensitivity(ide.Adam(0.1), loss, theta0, 5),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
+@pytest.mark.parametrize(("loss", "message"), LOSSES.values(), ids=LOSSES)
+def test_a_loss_that_has_no_gradient_is_refused_by_every_entry(entry, loss, message):
+    with pytest.raises(ValueError, match=f"(?s)Argument `objective` .*{message}"):
+        entry(loss, jnp.ones(2))
+
+
+def test_a_loss_that_takes_more_than_args_is_refused():
+    with pytest.raises(ValueError, match=r"as `objective\(theta, args\)`, since .* one pytree"):
+        ide.solve(ide.Adam(0.1), lambda theta, x, y: theta * x * y, 1.0, TS, args=(1.0, 2.0))
