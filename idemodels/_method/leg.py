@@ -78,7 +78,7 @@ class Leg(eqx.Module):
     - `looks`: whether the leg looks itself whether it has.
     - `patience`, `warm_up`, `strict`: see `Guarded` and `units`.
     - `longest`: optimizer steps that a step may be long; `None` does not say.
-    - `short`, `price`: see `Guarded`.
+    - `short`, `price`, `by_range`: see `Guarded`.
     - `exact`: the part of theta's range that its error may be for the path to count as converged;
         `None` does not say.
     """
@@ -98,6 +98,7 @@ class Leg(eqx.Module):
     longest: float | None = None
     short: float | None = None
     price: float | None = None
+    by_range: bool = False
     exact: Any = None
 
     def run(self, problem: Problem, front: Front, adjoint: dfx.AbstractAdjoint | None) -> Front:
@@ -198,8 +199,7 @@ class Leg(eqx.Module):
     def _solver(self, problem: Problem) -> dfx.AbstractSolver:
         if not isinstance(self.solver, AbstractReporting):
             return self.solver
-        bounded = self.short is not None
-        origin = jax.lax.stop_gradient(problem.y0.theta) if bounded else None
+        origin = jax.lax.stop_gradient(problem.y0.theta) if self.by_range else None
         return self.solver.reporting(self.rtol, self.atol, origin, self.short)
 
     def _first(self, pace: Scalar) -> Scalar:
@@ -239,7 +239,7 @@ class Leg(eqx.Module):
             expected=self.clock.expected,
             origin=y0.theta,
             short=self.short,
-            by_range=self.short is not None,
+            by_range=self.by_range,
             **({} if self.price is None else {"price": self.price}),
             steady=self._steady(problem),
             rests=self.steady_tol is not None,

@@ -65,8 +65,8 @@ _ORDERS = {3: 1e-4, 4: 3e-6, 5: 3e-8, 6: 0.0}
 # the error of a memory less than the other methods do.
 _MULTISTEP = 0.3
 # The part that the implicit multistep method is given: an error of an early step goes on in the
-# second moment for as long as that lasts.
-_IMPLICIT = 0.1
+# second moment for as long as that lasts. Where nothing bounds the price it is less, at this rtol.
+_IMPLICIT, _HANDED, _HANDED_AT = 0.1, 0.006, 1e-4
 # There the dense output is some hundred times less exact than the steps that are controlled: the
 # path between them keeps the tolerance if the steps keep this part of it.
 _DENSE = 0.1
@@ -284,7 +284,7 @@ class Markov(AbstractMethod):
         changed = self._user_or_multistep() if self.solver is not None or not inertial else {}
         if self.max_gradients is not None and self.bounds(problem.equation.model):
             price, exact = float(self.max_gradients), _CONVERGED * self.rtol
-            changed |= {"short": _SHORT, "price": price, "exact": exact}
+            changed |= {"short": _SHORT, "price": price, "exact": exact, "by_range": True}
             if self._implicitly(problem, differentiated):
                 changed["solver"] = QuasiNewtonBDF()
                 changed |= {"rtol": _IMPLICIT * self.rtol, "atol": _IMPLICIT * self.atol}
@@ -310,7 +310,13 @@ class Markov(AbstractMethod):
         stats = {**front.stats, "implicit_from": jnp.where(front.stiff, front.t, jnp.inf)}
         pace = jnp.maximum(front.pace, 100 * eps * jnp.maximum(front.t, 1.0))
         end = jnp.where(front.stiff, problem.ts[-1], front.t)
-        tolerances: dict[str, Any] = {"rtol": self.rtol, "atol": self.atol}
+        # errors add up, and the number of steps goes with the fourth root of one step's
+        part = _HANDED * min(1.0, self.rtol / _HANDED_AT) ** 0.25
+        tolerances: dict[str, Any] = {
+            "rtol": part * self.rtol,
+            "atol": part * self.atol,
+            "by_range": True,
+        }
         if isinstance(by, Rodas5P):
             tolerances = {
                 "rtol": min(self._part * self.rtol, max(_STIFF_RTOL, 10 * eps)),

@@ -199,7 +199,7 @@ class QuasiNewtonBDF(AbstractReporting):
         found = jax.lax.while_loop(going, improved, start)
         theta, g = _solution(formula, predicted, brief, found.theta, found.gradient)
         memory, unseen, lasting = formula.memories(g), {}, None
-        if self._short is not None:
+        if self._origin is not None:
             unseen, lasting = formula.unforeseen(g), known.memory
         weight = 1.0 + _LASTING * memory_time(model, dtype, lasting) / h
         error = weight * jnp.abs(formula.defect * (theta - predicted))
