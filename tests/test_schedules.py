@@ -369,12 +369,12 @@ def test_rmsprop_on_a_network_agrees_with_diffrax():
 
     flat = lambda path: np.hstack([np.reshape(x, (ts.size, -1)) for x in jax.tree.leaves(path)])
     method = ide.Markov(rtol=rtol, atol=1e-3 * rtol)
-    for name in ("staircase", "pulse of 17", "steps"):
+    for name, b2 in (("staircase", 0.99), ("pulse of 17", 0.9), ("triangle", 0.99)):
         numbers = np.array(ALL[name].numbers) * 0.1  # constants alone
-        model = ide.RMSProp(Pieces(ALL[name].edges / faster, numbers), 0.99)
+        model = ide.RMSProp(Pieces(ALL[name].edges / faster, numbers), b2)
         jumps = np.append(ALL[name].breaks / faster, 1e6 + np.arange(8.0))[:8]
         exact = flat(followed(ide.Equation(model, digits), jnp.asarray(jumps)))
         path = ide.solve(model, digits, digits.theta0, ts, method=method)
         error = np.abs(flat(path.theta) - exact).max() / np.ptp(exact, axis=0).max()
         assert error <= 10 * rtol, (name, error)
-        assert int(path.stats["num_gradients"]) < 25 * steps
+        assert int(path.stats["num_gradients"]) < 12 * steps
