@@ -377,4 +377,4 @@ def test_rmsprop_on_a_network_agrees_with_diffrax():
         path = ide.solve(model, digits, digits.theta0, ts, method=method)
         error = np.abs(flat(path.theta) - exact).max() / np.ptp(exact, axis=0).max()
         assert error <= 10 * rtol, (name, error)
-        assert int(path.stats["num_gradients"]) < 12 * steps
+        assert int(path.stats["num_gradients"]) < 25 * steps

@@ -66,7 +66,7 @@ _ORDERS = {3: 1e-4, 4: 3e-6, 5: 3e-8, 6: 0.0}
 _MULTISTEP = 0.3
 # The part that the implicit multistep method is given: an error of an early step goes on in the
 # second moment for as long as that lasts. Where nothing bounds the price it is less, at this rtol.
-_IMPLICIT, _HANDED, _HANDED_AT = 0.1, 0.006, 1e-4
+_IMPLICIT, _HANDED, _HANDED_AT = 0.1, 0.001, 1e-4
 # There the dense output is some hundred times less exact than the steps that are controlled: the
 # path between them keeps the tolerance if the steps keep this part of it.
 _DENSE = 0.1
