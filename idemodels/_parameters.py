@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ._second import no_derivative
+from ._second import lack_of_derivative
 from ._types import Objective, Theta
 
 # What is computed in; other floating types, of 8 bits or fewer, are for storage.
@@ -72,17 +72,14 @@ def check_objective(objective: Objective, theta: Theta, args: PyTree[Any]) -> No
     check_real_scalar("objective", objective, *given)
     moving, rest = eqx.partition(theta, eqx.is_inexact_array)
     value = lambda moving: objective(eqx.combine(moving, rest), *given[1:])
-    try:
-        eqx.filter_eval_shape(jax.grad(value), moving)
-    except Exception as e:
-        if not no_derivative(e):
-            raise
+    error = lack_of_derivative(lambda: jax.eval_shape(jax.grad(value), moving))
+    if error is not None:
         raise ValueError(
             "Argument `objective` must have a gradient by reverse mode, but has none: "
-            f"{_first_line(e)} A loop has one as `jax.lax.scan`, or as "
+            f"{_first_line(error)} A loop has one as `jax.lax.scan`, or as "
             "`jax.lax.fori_loop` from one Python integer to another; anything else by "
             "`jax.custom_vjp`."
-        ) from e
+        ) from error
 
 
 def _check_takes(objective: Any, with_args: bool) -> None:
@@ -120,26 +117,21 @@ def check_real_scalar(name: str, f: Any, *given: Any) -> None:
     if shape == () and jnp.issubdtype(dtype, jnp.floating):
         return
     if shape is None:
-        found, hint = _told(out), ""
+        found, hint = eqx.tree_pformat(out, struct_as_array=True, width=1000), ""
         if isinstance(out, tuple):
-            hint = " Return its first alone; what goes with it is computed from the trajectory."
+            hint = " Return the number alone; what goes with it is computed from the trajectory."
     else:
         found, hint = f"shape {shape} of type {dtype}", " Write `.astype(float)`."
         if jnp.issubdtype(dtype, jnp.complexfloating):
             hint = " Write `.real`, or `jnp.abs(...)`."
         if shape:
-            hint = " Write `.sum()`, or `.mean()`." if np.prod(shape) != 1 else " Write `.sum()`."
+            hint = " Write `.sum()`, or `.mean()`."
     raise ValueError(f"Argument `{name}` must return a real scalar, but returns {found}.{hint}")
 
 
 def _first_line(e: Exception) -> str:
     """Of what an error says, as a sentence."""
     return str(e).splitlines()[0].rstrip(".") + "."
-
-
-def _told(out: Any) -> str:
-    """What a function returns, with arrays by their shape and type."""
-    return eqx.tree_pformat(out, struct_as_array=True, width=1000)
 
 
 def check_model(model: Any, kind: type | tuple[type, ...], wanted: str) -> None:

@@ -72,6 +72,11 @@ def has_jacobian(f: Callable[[Any], Any], x: PyTree[Array]) -> bool:
     return _failure(lambda: jax.eval_shape(lambda x: jax.vjp(f, x)[1](x), x))[1] is None
 
 
+def lack_of_derivative(way: Callable[[], Any]) -> Exception | None:
+    """What JAX says where `way` takes a derivative that a function does not have."""
+    return _failure(way)[1]
+
+
 def no_derivative(e: Exception) -> bool:
     """Whether an error says that a function has no derivative of some mode."""
     return isinstance(e, _ERRORS) and _NONE.search(str(e)) is not None

@@ -362,7 +362,7 @@ LOSSES = {
     ),
     "with more beside it": (
         lambda theta: (jnp.sum(theta**2), {"norm": theta}),
-        r"but returns \(f64\[\], {'norm': f64\[2\]}\). Return its first alone; what goes",
+        r"but returns \(f64\[\], {'norm': f64\[2\]}\). Return the number alone; what",
     ),
     "integer": (lambda theta: jnp.sum(theta).astype(int), r"type int64. Write `.astype\(float\)`"),
     "complex": (

@@ -65,8 +65,11 @@ _ORDERS = {3: 1e-4, 4: 3e-6, 5: 3e-8, 6: 0.0}
 # the error of a memory less than the other methods do.
 _MULTISTEP = 0.3
 # The part that the implicit multistep method is given: an error of an early step goes on in the
-# second moment for as long as that lasts. Where nothing bounds the price it is less, at this rtol.
-_IMPLICIT, _HANDED, _HANDED_AT = 0.1, 0.001, 1e-4
+# second moment for as long as that lasts.
+_IMPLICIT = 0.1
+# The part that it is given where it takes over and nothing bounds the price, and the rtol from
+# which on that becomes smaller.
+_HANDED, _HANDED_AT = 0.001, 1e-4
 # There the dense output is some hundred times less exact than the steps that are controlled: the
 # path between them keeps the tolerance if the steps keep this part of it.
 _DENSE = 0.1
@@ -310,19 +313,16 @@ class Markov(AbstractMethod):
         stats = {**front.stats, "implicit_from": jnp.where(front.stiff, front.t, jnp.inf)}
         pace = jnp.maximum(front.pace, 100 * eps * jnp.maximum(front.t, 1.0))
         end = jnp.where(front.stiff, problem.ts[-1], front.t)
-        # errors add up, and the number of steps goes with the fourth root of one step's
-        part = _HANDED * min(1.0, self.rtol / _HANDED_AT) ** 0.25
-        tolerances: dict[str, Any] = {
-            "rtol": part * self.rtol,
-            "atol": part * self.atol,
-            "by_range": True,
-        }
         if isinstance(by, Rodas5P):
             tolerances = {
                 "rtol": min(self._part * self.rtol, max(_STIFF_RTOL, 10 * eps)),
                 "atol": min(self._part * self.atol, _STIFF_ATOL),
                 "strict": True,
             }
+        else:
+            # errors of steps add up; their number goes with the fourth root of the tolerance
+            part = _HANDED * min(1.0, self.rtol / _HANDED_AT) ** 0.25
+            tolerances = {"rtol": part * self.rtol, "atol": part * self.atol, "by_range": True}
         leg = self._leg(StepTime(problem.equation), end, solver=by, **tolerances)
         return leg, dataclasses.replace(front, result=result, stats=stats, pace=pace)
 
