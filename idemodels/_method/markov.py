@@ -69,7 +69,7 @@ _MULTISTEP = 0.3
 _IMPLICIT = 0.1
 # The part that it is given where it takes over and nothing bounds the price, and the rtol from
 # which on that becomes smaller.
-_HANDED, _HANDED_AT = 0.001, 1e-4
+_HANDED, _HANDED_AT = 0.0022, 1e-4
 # There the dense output is some hundred times less exact than the steps that are controlled: the
 # path between them keeps the tolerance if the steps keep this part of it.
 _DENSE = 0.1
