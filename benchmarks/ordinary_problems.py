@@ -1,4 +1,4 @@
-"""Twelve problems that everybody has, and their equations' paths by a program of its own."""
+"""Problems that everybody has, and their equations' paths by a program of its own."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+
+import idemodels as ide
 
 Loss = Callable[[Any], Any]
 
@@ -74,42 +76,71 @@ def _network(activation: Any, dtype: Any) -> tuple[Loss, Any]:
     return loss, theta0
 
 
+def others(dtype: Any) -> dict[str, tuple[Loss, Any]]:
+    """**Returns:** four more, on which nothing was tuned."""
+    rng = np.random.default_rng(11)
+    turned = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    hessian = jnp.asarray(turned @ np.diag([1e-2, 1e-1, 1, 10, 30]) @ turned.T, dtype)
+    digits = ide.DigitsMLP(hidden=(16,))
+    images = jnp.asarray(digits.x[:100].reshape(100, 1, 8, 8), dtype)
+    labels = jnp.asarray(digits.y[:100])
+    sizes = {"filters": ((4, 1, 3, 3), 3.0), "last": ((36, 10), 6.0), "bias": ((10,), np.inf)}
+    arrays = {k: jnp.asarray(rng.normal(size=n) / c, dtype) for k, (n, c) in sizes.items()}
+
+    def convolution(t):
+        out = jax.nn.gelu(jax.lax.conv(images, t["filters"], (2, 2), "VALID"))
+        z = out.reshape(100, -1) @ t["last"] + t["bias"]
+        return -jnp.mean(jax.nn.log_softmax(z)[jnp.arange(100), labels])
+
+    return {
+        "turned, condition 3000": (lambda t: 0.5 * t @ hessian @ t, jnp.ones(5, dtype)),
+        "log cosh": (ide.LogCosh(np.linspace(-1, 1, 3)), 3.0 * jnp.ones(3, dtype)),
+        "convolution": (convolution, arrays),
+        "digits": (digits, jax.tree.map(lambda x: jnp.asarray(x, dtype), digits.theta0)),
+    }
+
+
 def splitting(model: Any, loss: Loss, theta0: Any, steps: int, kicks: int) -> Any:
-    """The path of Adam, or of the closures of RMSProp and AdaGrad, at every optimizer step.
+    """The path of Adam, or of RMSProp and AdaGrad read at s, at every optimizer step.
 
     Memories exactly at frozen parameters, parameters at frozen memories, `kicks` times a step: of
-    order 2, with none of the library's code. Rates are the papers', 1 - b.
+    order 2, with none of the library's code. Rates are the papers', 1 - b. In the first step, where
+    a causal path moves like the root of s, times go like squares.
     """
-    gradient, h, kind = jax.grad(loss), 1.0 / kicks, type(model).__name__
-    rate = float(np.asarray(model.learning_rate))
+    theta0, unravel = ravel_pytree(theta0)
+    gradient, kind = jax.grad(lambda t: loss(unravel(t))), type(model).__name__
+    rate, causal = float(np.asarray(model.learning_rate)), getattr(model, "reading", "") == "causal"
     b1, b2 = (float(np.asarray(getattr(model, name, 1.0))) for name in ("b1", "b2"))
     b2 = float(np.asarray(model.decay)) if kind == "RMSProp" else b2
 
-    def kick(m, v, g):
+    def kick(m, v, g, h):
         if kind == "AdaGrad":
             return m, v + 0.5 * h * g * g
-        m = g + (m - g) * np.exp(-0.5 * h * (1 - b1)) if kind == "Adam" else m
-        return m, g * g + (v - g * g) * np.exp(-0.5 * h * (1 - b2))
+        m = g + (m - g) * jnp.exp(-0.5 * h * (1 - b1)) if kind == "Adam" else m
+        return m, g * g + (v - g * g) * jnp.exp(-0.5 * h * (1 - b2))
 
     def velocity(s, m, v, g):
         if kind == "Adam":
-            m, v = m / -jnp.expm1(s * np.log(b1)), v / -jnp.expm1(s * np.log(b2))
+            m, v = m / -jnp.expm1(s * jnp.log(b1)), v / -jnp.expm1(s * jnp.log(b2))
             return -rate * m / (jnp.sqrt(v) + 1e-8)
         ahead = v + g * g if kind == "AdaGrad" else b2 * v + (1 - b2) * g * g
-        return -rate * g / (jnp.sqrt(ahead) + 1e-8)
+        return -rate * g / (jnp.sqrt(v if causal else ahead) + 1e-8)
 
-    def substep(carry, _):
+    def substep(carry, h):
         theta, m, v, g, s = carry
-        m, v = kick(m, v, g)
+        m, v = kick(m, v, g, h)
         move = h * velocity(s + 0.5 * h, m, v, g)
         if kind != "Adam":  # the direction reads the gradient: Heun's rule
             move = 0.5 * (move + h * velocity(s + 0.5 * h, m, v, gradient(theta + move)))
         g = gradient(theta + move)
-        return (theta + move, *kick(m, v, g), g, s + h), None
+        return (theta + move, *kick(m, v, g, h), g, s + h), None
+
+    even = np.linspace(0.0, 1.0, kicks + 1)
+    first, later = (jnp.asarray(np.diff(x), theta0.dtype) for x in (even**2, even))
 
     def step(carry, k):
         carry = (*carry[:-1], k.astype(theta0.dtype))
-        carry, _ = jax.lax.scan(substep, carry, None, length=kicks)
+        carry, _ = jax.lax.scan(substep, carry, jnp.where((k == 0) & causal, first, later))
         return carry, carry[0]
 
     def path():

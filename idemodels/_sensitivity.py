@@ -132,7 +132,7 @@ def sensitivity(
         has them, `"theta0"`, `"args"`, or any array of model or objective by its path.
     - `ts`: integers, the steps of the trajectories, to which the first and the last are added; 101
         of them, evenly spread, if `None`.
-    - `method`: `None` is what the model needs, at a tolerance a thousandth of `rtol`.
+    - `method`: `None` is what the model needs, at a tolerance a thousandth of `rtol`, never held.
     - `rtol`: how exact the derivatives are to be, relatively; 1e-6 if `None`, 1e-2 in single
         precision.
 
@@ -160,7 +160,7 @@ def sensitivity(
         method = default_method(model)
         if isinstance(method, Markov):
             tight = max(_TIGHTER * rtol, _TIGHTEST if double else _TIGHTEST_SINGLE)
-            method = Markov(rtol=tight, atol=1e-3 * tight)
+            method = Markov(rtol=tight, atol=1e-3 * tight, steady_tol=None)
     check_count(steps, "steps")
     inside = np.round(np.linspace(0, steps, 101)) if ts is None else marks_of(steps, ts)
     marks = tuple(int(k) for k in np.unique([0, *inside, steps]))

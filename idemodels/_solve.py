@@ -36,6 +36,8 @@ from ._types import Moments, Objective, Path, Scalar, Theta
 
 # In the order in which they are tried where the user names none.
 _METHODS = (Markov(), FixedPoint(), History())
+# `rtol` of a flow, whose model error is often far below the default's.
+_FLOW = 1e-6
 
 
 def solve(
@@ -68,9 +70,9 @@ def solve(
         leaf is held fixed. A number alone will do.
     - `ts`: where the path is wanted, in optimizer steps: shape `(T,)`, increasing, from 0, or from
         `state0.s`. Not where the solver steps.
-    - `method`: if `None`, what the model needs: [`idemodels.Markov`][]; [`idemodels.FixedPoint`][]
-        where a moment is read ahead; [`idemodels.History`][] where a kernel has no finite state
-        space.
+    - `method`: if `None`, what the model needs: [`idemodels.Markov`][], with `rtol=1e-6` for a
+        flow; [`idemodels.FixedPoint`][] where a moment is read ahead; [`idemodels.History`][] where
+        a kernel has no finite state space.
     - `state0`: where to go on from: `trajectory.state_at(k)`, or
         [`idemodels.state_from_optax`][]. Its theta, where it has one, replaces `theta0`.
     - `save`: `save(s, theta, moments)`, kept in the place of theta, so that the path of a large
@@ -102,7 +104,7 @@ def solve(
     start = None if state0 is None else state0.s
     given = ts
     ts, valid = as_steps(ts, start, resumed=state0 is not None, dtype=dtype)
-    method = method.prepare(given, state0)
+    method = method.prepare(given, state0, dtype)
     held = Held(objective, rest)
     equation = equation_for(model, held, args, theta)
     breakpoints = known_breakpoints(model, ts, method)
@@ -350,6 +352,8 @@ def _raise(trajectory: Trajectory, reached: Scalar) -> Trajectory:
 
 def default_method(model: AbstractModel | InterpolatingFlow) -> AbstractMethod:
     """The first of the methods that solves the equation; that of `check_method` if none does."""
+    if isinstance(model, InterpolatingFlow):
+        return Markov(rtol=_FLOW)
     return next((method for method in _METHODS if method.solves(model)), _METHODS[0])
 
 

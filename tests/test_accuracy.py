@@ -58,7 +58,10 @@ CASES = {name: rest for name, *rest in cases()}
 
 
 def errors(objective_name, case_name):
-    """The largest errors at the tight tolerance, and, over the path's range, at the default."""
+    """The largest errors at the tight tolerance and, over the path's range, at 1e-6, by default.
+
+    That of the default is 0 where it says itself that it has not converged.
+    """
     objective, loss = OBJECTIVES[objective_name]
     model, rule, steps = CASES[case_name]
     # the start, where the equation is 0/0 or singular, and then the whole path
@@ -66,17 +69,21 @@ def errors(objective_name, case_name):
     truth = ref.solve(rule, loss, ts)
     theta0 = jnp.asarray(loss.theta0 if loss.theta0.size > 1 else loss.theta0[0])
 
-    def error(method):
+    def error(method, bounded=False):
         path = ide.solve(model, objective, theta0, jnp.asarray(ts), method=method)
-        return np.abs(np.asarray(path.theta).reshape(truth.shape) - truth).max()
+        known = not bounded or bool(path.stats["converged"])
+        return np.abs(np.asarray(path.theta).reshape(truth.shape) - truth).max() * known
 
-    return error(TIGHT), error(ide.Markov()) / np.abs(truth - truth[0]).max()
+    size = np.abs(truth - truth[0]).max()
+    middle = error(ide.Markov(rtol=1e-6, steady_tol=None)) / size
+    return error(TIGHT), middle, error(ide.Markov(), True) / size
 
 
 def check(objective_name, case_name):
-    tight, default = errors(objective_name, case_name)
+    tight, middle, default = errors(objective_name, case_name)
     assert tight <= 1e-8
-    assert default <= 1e-4
+    assert middle <= 1e-4
+    assert default <= 10 * ide.Markov().rtol
 
 
 # What compiles as one program: on two objectives and more, each of which has every optimizer.

@@ -241,7 +241,7 @@ def test_a_kernel_that_begins_later_is_debiased_once_it_has_begun():
 def test_no_memory_is_gradient_descent():
     model = ide.MemoryModel({}, lambda s, theta, g, moments: g, 0.1)
     ts = np.linspace(0.0, 10.0, 6)
-    path = ide.solve(model, ide.Quadratic(), 1.0, ts)
+    path = ide.solve(model, ide.Quadratic(), 1.0, ts, method=ide.Markov(rtol=1e-6))
     np.testing.assert_allclose(path.theta, 4.0 - 3.0 * np.exp(-0.2 * ts), rtol=0, atol=1e-5)
     run = ide.run_discrete(model, ide.Quadratic(), 1.0, 10)
     np.testing.assert_allclose(run.theta, 4.0 - 3.0 * 0.8 ** np.arange(11), rtol=1e-12)

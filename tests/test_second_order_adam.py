@@ -42,7 +42,8 @@ def test_early_steps_where_the_direction_grows_like_a_root():
 
 def test_the_initial_velocity_is_that_of_the_papers_time():
     ts = np.array([0.0, 1e-3])
-    path = ide.solve(ide.SecondOrderAdam(0.1, velocity0=2.0), ide.Quadratic(), 1.0, ts)
+    model, method = ide.SecondOrderAdam(0.1, velocity0=2.0), ide.Markov(rtol=1e-6)
+    path = ide.solve(model, ide.Quadratic(), 1.0, ts, method=method)
     np.testing.assert_allclose(path.states.velocity[0], 0.1 * 2.0, rtol=1e-12)
     np.testing.assert_allclose(path.theta[1] - 1.0, 0.2 * 1e-3, rtol=2e-3)
 

@@ -110,7 +110,9 @@ def test_three_bad_lanes_touch_no_other():
     bad[17], bad[100], bad[200] = 1, 2, 3
     rates[200] = 1e6
     # no hand-over, so that the steps run out
-    method = ide.Markov(ide.ExponentialMultistep(3), rtol=1e-5, atol=1e-8, max_steps=1000)
+    method = ide.Markov(
+        ide.ExponentialMultistep(3), rtol=1e-5, atol=1e-8, max_steps=1000, steady_tol=None
+    )
     points = ide.points({"learning_rate": rates, "args": bad})
     options = {"args": 0.0, "method": method, "batch": 256, "discrete": False, "theta0": 0.1}
     found = sweep(points, 300, objective=objective, **options)

@@ -20,7 +20,7 @@ from .._types import Objective, Theta
 from .convergence import convergence, least_of
 from .lanes import both, leaves_of
 
-_METHOD = Markov(rtol=1e-8, atol=1e-11)
+_METHOD = Markov(rtol=1e-8, atol=1e-11, steady_tol=None)
 # Rows of a path.
 _ROWS = 400
 
@@ -47,7 +47,7 @@ def rate_table(
 
     - `objective`, `theta0`, `args`: as for [`idemodels.solve`][]; `steps`: how many, in each lane.
     - `over`: values by the name of a hyperparameter: `{"b1": [0.0, 0.9], "learning_rate": [...]}`.
-    - `method`: `None` is `Markov(rtol=1e-8, atol=1e-11)`.
+    - `method`: `None` is `Markov(rtol=1e-8, atol=1e-11, steady_tol=None)`.
     - `minimum`, `tail`, `window`: as for [`idemodels.analysis.convergence`][].
 
     **Returns:** rows of a table, two for each combination: the values by name, "path" ("equation"

@@ -201,7 +201,9 @@ def _method_table(kind: str, of: type) -> type[Table]:
 
 
 def _markov(**arguments: Any) -> Markov:
+    """TOML has no null: `"none"` is `None`."""
     name = arguments.pop("solver", None)
+    arguments = {key: None if value == "none" else value for key, value in arguments.items()}
     return Markov(None if name is None else getattr(dfx, name)(), **arguments)
 
 

@@ -72,12 +72,12 @@ class AbstractMethod(eqx.Module):
     def solves(self, model: AbstractModel | InterpolatingFlow) -> bool:
         """Whether the equation of `model` is one for this method."""
 
-    def prepare(self, ts: Any, state0: Any) -> "AbstractMethod":
+    def prepare(self, ts: Any, state0: Any, dtype: Any) -> "AbstractMethod":
         """Itself, or one that knows what it must of the arguments before they are traced.
 
         **Raises:** `ValueError` if it cannot do with them.
         """
-        del ts, state0
+        del ts, state0, dtype
         return self
 
     @abc.abstractmethod

@@ -33,6 +33,9 @@ _SOON = 100.0
 _LARGEST = 1e15
 # The first attempts are short, and the range of theta small: its bound waits for so many of them.
 _SETTLED = 12
+# The way that the smallest step may make, of the range so far: beyond, it is no path. Where the
+# price is spent the smallest is no tiny one.
+_LEAP, _TINY = 1e-2, 1e-3
 # The smallest step, relative to t or 1, and how often one may be needed.
 _SMALLEST, _FORCED = 1e-10, 1000
 # Gradients that a leg may take: so many, so many for each optimizer step to its end, which may be
@@ -64,6 +67,7 @@ class GuardState(eqx.Module):
     unresolved: Scalar  # optimizer steps in short steps that the tolerance would not allow
     stay: Count  # short steps to be made before a longer one is tried
     penalty: Count  # how many there will be if that fails
+    failures: Count  # attempts since the last step that was kept
     watch: Watch | None
     reason: Count
 
@@ -90,6 +94,9 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     - `short`: the length of a step that is accepted where shorter ones would be too many; `None`
         goes on to the smallest there are.
     - `price`: the gradients for each optimizer step that a leg with short steps takes at most.
+    - `patient`: after so many failures in a row the solver begins anew, past the next step that is
+        kept: they met a kink, and what lies before it foretells nothing; `None` never.
+    - `blind`: whether the error of such a step is not known.
     - `by_range`: whether theta's error is allowed to be a part of its range, and not of itself.
     - `expected`: how far theta may be expected to go, from a step's ends and its way.
     - `origin`: theta where the path began.
@@ -110,6 +117,8 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     short: float | None = eqx.field(static=True, default=None)
     price: float = eqx.field(static=True, default=4.0)
     by_range: bool = eqx.field(static=True, default=False)
+    patient: int | None = eqx.field(static=True, default=None)
+    blind: bool = eqx.field(static=True, default=False)
     steady: Steady | None = None
     jumps: Float[Array, " b"] | None = None
     longest: LongestStep | None = None
@@ -155,6 +164,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             jnp.zeros_like(pace),
             zero,
             zero,
+            zero,
         )
         return t1, GuardState(pid, *counts, *seen, watch, reason)
 
@@ -187,14 +197,24 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         )
         # but not a leap, which the smallest step does not make where there is a path
         size = largest(y1_candidate.theta)
-        lost = forced & finite & (size > 10.0 * (old.size + 1.0))
+        leaps = size > 10.0 * (old.size + 1.0)
+        if self.by_range:
+            leaps = leaps | ((way > _LEAP * old.range) & (old.range > 0))
+        leaps = leaps & forced & (t1 - t0 < _TINY) & finite
+        lost = leaps if self.short is None else jnp.zeros((), bool)
         finite = finite & ~lost
-        keep = jnp.asarray(keep) & finite
-        next_t0 = jnp.where(finite, next_t0, t0)
+        keep = jnp.asarray(keep) & finite & ~leaps
+        pid = eqx.tree_at(_forced, pid, _forced(pid) | leaps)  # the short step in its place is kept
+        next_t0 = jnp.where(finite & ~leaps, next_t0, t0)
         reach = jnp.where(keep, jnp.maximum(old.range, self._range(y1_candidate)), old.range)
+        kinked = jnp.zeros((), bool)
+        if self.patient is not None:
+            anew = keep & (old.failures >= self.patient) & (old.range > 0)
+            made_jump = made_jump | anew
+            kinked = anew if self.blind else kinked
         stay, penalty = old.stay, old.penalty
         if self.short is not None:
-            failed = ~brief & ~keep & poor
+            failed = ~brief & ~keep & (poor | leaps)
             penalty = jnp.where(failed, jnp.minimum(2 * penalty + 1, _LONGEST_STAY), penalty)
             penalty = jnp.where(keep & ~brief, penalty // 2, penalty)
             stay = jnp.where(failed, penalty, jnp.where(keep, jnp.maximum(stay - 1, 0), stay))
@@ -203,7 +223,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             next_t1 = self.longest.by_way(next_t0, next_t1, pace, reach)
         if self.short is not None:
             h = next_t1 - next_t0
-            stays = poor & ((stay > 0) | (h <= self.short))
+            stays = (poor & ((stay > 0) | (h <= self.short))) | leaps
             h = jnp.where(stays, self.short, not_short(h, self.short)).astype(h.dtype)
             next_t1 = next_t0 + h
         next_t1, sound = self._within(next_t0, next_t1)
@@ -229,9 +249,10 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             old.start,
             jnp.asarray(next_t1 - next_t0, old.proposed.dtype),
             spent,
-            old.unresolved + jnp.where(keep & (scaled > 1.0), t1 - t0, 0.0),
+            old.unresolved + jnp.where(keep & ((scaled > 1.0) | kinked), t1 - t0, 0.0),
             stay,
             penalty,
+            jnp.where(keep, 0, old.failures + 1),
             watch,
             old.reason,
         )

@@ -79,11 +79,12 @@ class History(AbstractMethod):
             isinstance(model, AbstractModel) and not is_advanced(model) and not model.singular_start
         )
 
-    def prepare(self, ts, state0):
+    def prepare(self, ts, state0, dtype):
         """**Returns:** a method that knows how many steps there are, if `ts` says.
 
         **Raises:** `ValueError` if there is a `state0`.
         """
+        del dtype
         if state0 is not None:
             raise ValueError(
                 "Argument `state0` must be None for the method `idemodels.History`, whose memories "

@@ -27,6 +27,8 @@ from .reporting import AbstractReporting
 from .rodas5p import Rodas5P, gradients_per_step
 from .steady import Steady
 
+# So many failures in a row are no chance.
+_PATIENT = 3
 # Extrapolation to ten times the distance would magnify the rounding of five gradients 1e5 times.
 _GROWTH = 3.0
 # Checkpoints: bytes for all of them, how few and how many there are, and how many states of the
@@ -240,6 +242,8 @@ class Leg(eqx.Module):
             origin=y0.theta,
             short=self.short,
             by_range=self.by_range,
+            patient=_PATIENT if isinstance(self.solver, AbstractReporting) else None,
+            blind=isinstance(self.solver, QuasiNewtonBDF),
             **({} if self.price is None else {"price": self.price}),
             steady=self._steady(problem),
             rests=self.steady_tol is not None,

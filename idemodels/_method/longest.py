@@ -64,7 +64,10 @@ class LongestStep(eqx.Module):
         return jnp.where(known, jnp.minimum(t1, t0 + longest), t1)
 
     def __call__(self, s: Scalar, h: Scalar) -> tuple[Scalar, Flag]:
-        """At most `h` from `s` on; and whether the rate is finite and not negative there."""
+        """At most `h` from `s` on, as far as the rate is finite and not negative.
+
+        **Returns:** also whether that is further than the first sample.
+        """
         h = jnp.minimum(h, jnp.asarray(self.longest, h.dtype))
         if self.model is None:
             return h, jnp.ones((), bool)
@@ -75,5 +78,8 @@ class LongestStep(eqx.Module):
         calm = varied <= _VARIATION * jax.lax.cummax(jnp.abs(rates))[1:]
         fraction = jnp.sum(jnp.cumprod(calm)).astype(h.dtype) / _SAMPLES
         longest = jnp.maximum(fraction * h, jnp.minimum(h, _SHORTEST))
-        least = -_ROUNDING * jnp.max(jnp.abs(rates))
-        return longest, jnp.all(jnp.isfinite(rates) & (rates >= least))
+        size = jnp.max(jnp.where(jnp.isfinite(rates), jnp.abs(rates), 0.0))
+        good = jnp.isfinite(rates) & (rates >= -_ROUNDING * size)
+        before = (jnp.sum(jnp.cumprod(good)) - 1).astype(h.dtype) / _SAMPLES
+        longest = jnp.where(jnp.all(good), longest, jnp.minimum(longest, before * h))
+        return longest, before > 0

@@ -1,6 +1,7 @@
 """The augmented ODE through diffrax."""
 
 import dataclasses
+import warnings
 from typing import Any
 
 import diffrax as dfx
@@ -50,11 +51,15 @@ _PER_STEP = 20
 _STIFF_RTOL, _STIFF_ATOL = 1e-10, 1e-12
 # A memory is empty that holds less than it gains in this part of an optimizer step.
 _EMPTY = 1e-3
+# The least `rtol`, in units of the last place.
+_ROUNDING = 8.0
 # Below this rtol the method of order 8 needs fewer gradients than the one of order 5.
 _TIGHT = 3e-8
 # Where a path's price is bounded, what would take shorter steps for longer than a while is made of
 # steps as long as these, in optimizer steps; and the least price that leaves room for others.
 _SHORT, _LEAST_PRICE = 0.5, 3.0
+# The price that is usual, and the rtol from which on a path has it if nothing else is said.
+_PRICE, _BOUNDED = 4.0, 1e-5
 # A path counts as converged whose error is estimated to be so many times `rtol` at most.
 _CONVERGED = 10.0
 # The part of `rtol` by which what is to come may move a path that is held.
@@ -78,24 +83,24 @@ _DENSE = 0.1
 class Markov(AbstractMethod):
     """Integrates the augmented equation, parameters beside memories, with diffrax.
 
-    A path is followed whatever it takes, in up to three legs, each a `diffrax.diffeqsolve`: a rough
-    start, see below; then [`idemodels.ExponentialMultistep`][], of order 3 to 6 as `rtol` asks, or,
-    where there is inertia, a Runge-Kutta method (Tsit5, or Dopri8 where `rtol` < 3e-8); and where
-    that would take thousands of steps because the path has become stiff (past convergence, mostly)
-    or a memory forgets within a hundredth of a step, an implicit one to the end. It is the linearly
-    implicit Rodas5P up to 32 parameters; beyond, or where the objective has no second derivatives,
-    [`idemodels.QuasiNewtonBDF`][], in a call that is neither traced nor differentiated, in double
-    precision. `stats["implicit_from"]` tells from where.
+    With a bound on its price, see `max_gradients`, a path costs about what the run does. Where a
+    memory is one of the gradient itself (Adam), so that theta may swing, the path is made by
+    [`idemodels.ExponentialMultistep`][]; where none is (RMSProp, AdaGrad), so that it relaxes ever
+    faster, by [`idemodels.QuasiNewtonBDF`][], by gradients alone. Mostly that takes less than a
+    gradient an optimizer step. Where it would take more than is left, steps of half an optimizer
+    step are made by splitting: memories exactly at frozen parameters, parameters at frozen
+    memories; of order 2, and as stable as the optimizer itself. So a solve fails where the run
+    does, and `stats["converged"]` is False where its error may be more than 10 times `rtol`. `rtol`
+    is then a part of the path's range so far, the largest distance of any parameter from its start.
 
-    With `max_gradients` the price is bounded instead, for errors of 1e-2 to 1e-4. Where a memory is
-    one of the gradient itself (Adam), so that theta may swing, the path is made by
-    `ExponentialMultistep`; where none is (RMSProp, AdaGrad), so that it relaxes ever faster, by
-    `QuasiNewtonBDF`, by gradients alone. Mostly that takes less than a gradient an optimizer step.
-    Where it would take more than is left, steps of half an optimizer step are made by splitting:
-    memories exactly at frozen parameters, parameters at frozen memories; of order 2, and as stable
-    as the optimizer itself. So a solve fails where the run does, and `stats["converged"]` is False
-    where its error may be more than 10 times `rtol`. `rtol` is then a part of the path's range so
-    far, the largest distance of any parameter from its start.
+    Without the bound a path is followed whatever it takes, in up to three legs, each a
+    `diffrax.diffeqsolve`: a rough start, see below; then `ExponentialMultistep`, of order 3 to 6 as
+    `rtol` asks, or, where there is inertia, a Runge-Kutta method (Tsit5, or Dopri8 where `rtol` <
+    3e-8); and where that would take thousands of steps because the path has become stiff (past
+    convergence, mostly) or a memory forgets within a hundredth of a step, an implicit one to the
+    end. It is the linearly implicit Rodas5P up to 32 parameters; beyond, or where the objective has
+    no second derivatives, `QuasiNewtonBDF`, in a call that is neither traced nor differentiated, in
+    double precision. `stats["implicit_from"]` tells from where.
 
     A path that is not smooth in s at the start, of a causal reading or of `SecondOrderAdam`, or
     taken up with an empty memory, begins in $\\ln s$ up to s = 1, by those Runge-Kutta methods.
@@ -111,18 +116,19 @@ class Markov(AbstractMethod):
         `diffrax.Euler()` the scheme of the papers' own simulations.
     - `rtol`, `atol`: tolerances for the error of a step, in theta and in each memory, whichever is
         worse. `atol` is in units of theta, and of each memory's feature at the first gradient.
-        Below about 1e-6 float32 cannot follow; with `max_gradients`, below about 1e-5.
+        `rtol` is at least eight units of the last place, 9.5e-7 in float32: less warns.
     - `steady_tol`: the path ends, and is held, where nothing that is still to come moves it by more
-        than this part of its range; `"rtol"` is .3 `rtol`, and `None` never holds. What is to come
-        is bounded, not guessed from a small gradient: see `stats["steady_at"]`. A held path is not
-        differentiated past that point, and memories are held with it.
+        than this part of its range. What is to come is bounded, not guessed from a small gradient:
+        see `stats["steady_at"]`. A held path is not differentiated past that point, and memories
+        are held with it. `"rtol"` is .3 `rtol`, and `None` with an `event`; `None` never holds.
     - `max_steps`: solver steps, rejected ones included, for each leg.
     - `max_step`: optimizer steps that one step of the solver may be long. `None` is 1 with an
         `event`, else no bound. A feature of the loss, or of a direction in s, that is passed within
         a step is not seen: bound the step where there may be one.
     - `max_gradients`: gradients for each optimizer step, in the mean, that a path takes at most,
-        and some 60 more: 3 or more, 4 is usual. `None` does not bound them. A flow, a model with
-        inertia and a `solver` of your own do not use it.
+        and some 60 more: 3 or more. `"rtol"` is 4, but `None` where `rtol` is below 1e-5 or a
+        `max_step` is given; `None` does not bound them. A flow, a model with inertia and a `solver`
+        of your own do not use it.
     - `breakpoints`: steps at which a direction of your own jumps or has a kink in s: increasing
         numbers, to which the solver steps. Those of a learning rate are found, or told by
         [`idemodels.Schedule`][].
@@ -134,12 +140,12 @@ class Markov(AbstractMethod):
     """
 
     solver: dfx.AbstractSolver | None = None
-    rtol: float = eqx.field(default=1e-6, kw_only=True)
+    rtol: float = eqx.field(default=1e-4, kw_only=True)
     atol: float = eqx.field(default=1e-9, kw_only=True)
     max_steps: int = eqx.field(default=100_000, kw_only=True)
-    steady_tol: float | str | None = eqx.field(default=None, kw_only=True)
+    steady_tol: float | str | None = eqx.field(default="rtol", kw_only=True)
     max_step: float | None = eqx.field(default=None, kw_only=True)
-    max_gradients: float | int | None = eqx.field(default=None, kw_only=True)
+    max_gradients: float | int | str | None = eqx.field(default="rtol", kw_only=True)
     breakpoints: tuple[Any, ...] = eqx.field(default=(), kw_only=True, converter=as_breakpoints)
     event: dfx.Event | None = eqx.field(default=None, kw_only=True)
 
@@ -159,11 +165,12 @@ class Markov(AbstractMethod):
                     f"Argument `{name}` must be a positive number{words.get(name, '')}, but is "
                     f"{value!r}."
                 )
-        price = self.max_gradients
-        if price is not None and not (isinstance(price, float | int) and price >= _LEAST_PRICE):
+        bound = self.max_gradients
+        known = bound is None or bound == "rtol"
+        if not (known or (isinstance(bound, float | int) and bound >= _LEAST_PRICE)):
             raise ValueError(
-                f"Argument `max_gradients` must be a number from {_LEAST_PRICE:g} upwards or None, "
-                f"but is {price!r}."
+                f"Argument `max_gradients` must be a number from {_LEAST_PRICE:g} upwards, 'rtol' "
+                f"or None, but is {bound!r}."
             )
         check_count(self.max_steps, "max_steps")
 
@@ -175,14 +182,39 @@ class Markov(AbstractMethod):
         """**Returns:** whether it has finitely many states, and reads none of them ahead."""
         return is_markov(model) and not is_advanced(model)
 
+    @property
+    def price(self) -> float | None:
+        """The gradients for each optimizer step that a path takes at most, where it has a bound."""
+        if self.solver is not None or self.max_gradients is None:
+            return None
+        if self.max_gradients == "rtol":
+            free = self.max_step is not None or self.rtol < _BOUNDED
+            return None if free else _PRICE
+        return float(self.max_gradients)
+
+    def prepare(self, ts, state0, dtype):
+        """**Returns:** itself, with a tolerance that the precision can follow."""
+        del ts, state0
+        least = float(f"{_ROUNDING * float(jnp.finfo(dtype).eps):.1e}")
+        if self.rtol >= least:
+            return self
+        warnings.warn(
+            f"Argument `rtol` must be {least:g} or more in {jnp.dtype(dtype).name}, but is "
+            f"{self.rtol:g}: {least:g} is taken. Give parameters in float64 for less.",
+            stacklevel=3,
+        )
+        return dataclasses.replace(self, rtol=least)
+
     def bounds(self, model: AbstractModel) -> bool:
         """Whether a path takes a few gradients an optimizer step at most."""
-        return self.max_gradients is not None and self.solver is None and not model.inertial
+        return self.price is not None and not model.inertial
 
     @property
     def rest(self) -> float | None:
         """The part of a path's range by which it may still move where it is held."""
-        return _RESTS * self.rtol if self.steady_tol == "rtol" else self.steady_tol  # pyright: ignore
+        if self.steady_tol == "rtol":
+            return _RESTS * self.rtol if self.event is None else None
+        return self.steady_tol  # pyright: ignore[reportReturnType]
 
     def run(self, problem, adjoint):
         if isinstance(problem.equation, FlowEquation):
@@ -246,7 +278,7 @@ class Markov(AbstractMethod):
         if self.solver is not None:
             return {"solver": self.solver, "rtol": self.rtol, "atol": self.atol}
         order = next(p for p, least in _ORDERS.items() if self.rtol >= least)
-        part = _MULTISTEP if self.max_gradients is None and self.rtol >= _TIGHT else 1.0
+        part = _MULTISTEP if self.price is None and self.rtol >= _TIGHT else 1.0
         solver = ExponentialMultistep(order)
         return {"solver": solver, "rtol": part * self.rtol, "atol": part * self.atol}
 
@@ -285,8 +317,8 @@ class Markov(AbstractMethod):
         end = jnp.where(running, problem.ts[-1], front.t)
         inertial = problem.equation.model.inertial
         changed = self._user_or_multistep() if self.solver is not None or not inertial else {}
-        if self.max_gradients is not None and self.bounds(problem.equation.model):
-            price, exact = float(self.max_gradients), _CONVERGED * self.rtol
+        if self.bounds(problem.equation.model):
+            price, exact = self.price, _CONVERGED * self.rtol
             changed |= {"short": _SHORT, "price": price, "exact": exact, "by_range": True}
             if self._implicitly(problem, differentiated):
                 changed["solver"] = QuasiNewtonBDF()

@@ -128,6 +128,7 @@ def sweep(
     method = _method_for(model) if method is None else method
     store = None if store is None else local_path(store)
     _check(base, steps, over, metrics, batch, method, store)
+    method = method.prepare(np.array([0.0, steps]), None, dtype_of_base(base))
     design, targets = lay_out(over, base)
     devices = _devices(devices)
     setup = _setup(base, targets, steps, metrics, method, discrete, save_ts)
