@@ -42,6 +42,8 @@ _SMALLEST, _FORCED = 1e-10, 1000
 # taken early, and for each step made its price less so many. Beyond, no step is shorter than the
 # short ones, which are accepted whatever their error.
 _ALLOWANCE, _EARLY, _LESS = 60, 1.0, 1.5
+# Past the last short step the next is at least this part of it.
+_AFTER = 0.2
 # After a step that failed so many short ones are made at most before another is tried.
 _LONGEST_STAY = 64
 
@@ -97,6 +99,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     - `patient`: after so many failures in a row the solver begins anew, past the next step that is
         kept: they met a kink, and what lies before it foretells nothing; `None` never.
     - `blind`: whether the error of such a step is not known.
+    - `remains`: the part of the sum of errors that counts, since they cancel; not at a kink.
     - `by_range`: whether theta's error is allowed to be a part of its range, and not of itself.
     - `expected`: how far theta may be expected to go, from a step's ends and its way.
     - `origin`: theta where the path began.
@@ -119,6 +122,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     by_range: bool = eqx.field(static=True, default=False)
     patient: int | None = eqx.field(static=True, default=None)
     blind: bool = eqx.field(static=True, default=False)
+    remains: float = eqx.field(static=True, default=1.0)
     steady: Steady | None = None
     jumps: Float[Array, " b"] | None = None
     longest: LongestStep | None = None
@@ -207,11 +211,12 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         pid = eqx.tree_at(_forced, pid, _forced(pid) | leaps)  # the short step in its place is kept
         next_t0 = jnp.where(finite & ~leaps, next_t0, t0)
         reach = jnp.where(keep, jnp.maximum(old.range, self._range(y1_candidate)), old.range)
-        kinked = jnp.zeros((), bool)
+        kinked, weight = jnp.zeros((), bool), 1.0
         if self.patient is not None:
             anew = keep & (old.failures >= self.patient) & (old.range > 0)
             made_jump = made_jump | anew
             kinked = anew if self.blind else kinked
+            weight = jnp.where(anew, 1.0 / self.remains, 1.0)
         stay, penalty = old.stay, old.penalty
         if self.short is not None:
             failed = ~brief & ~keep & (poor | leaps)
@@ -223,7 +228,10 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             next_t1 = self.longest.by_way(next_t0, next_t1, pace, reach)
         if self.short is not None:
             h = next_t1 - next_t0
-            stays = (poor & ((stay > 0) | (h <= self.short))) | leaps
+            # past a short step that was kept whatever its error diffrax goes on with the smallest
+            h = jnp.where(forced & brief, jnp.maximum(h, _AFTER * self.short), h)
+            small = (h <= self.short) | is_short(h, self.short)
+            stays = (poor & ((stay > 0) | small)) | leaps
             h = jnp.where(stays, self.short, not_short(h, self.short)).astype(h.dtype)
             next_t1 = next_t0 + h
         next_t1, sound = self._within(next_t0, next_t1)
@@ -241,7 +249,8 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             old.clamped + jnp.where(below, 1, 0),
             jnp.where(below, jnp.minimum(old.clamped_from, t0), old.clamped_from),
             old.jumps + jnp.where(keep & made_jump, 1, 0),
-            old.error_sum + jnp.where(keep, jnp.where(jnp.isfinite(error), error, way), 0.0),
+            old.error_sum
+            + jnp.where(keep, jnp.where(jnp.isfinite(error), error, way) * weight, 0.0),
             progress,
             slower,
             jnp.where(keep, size, old.size),

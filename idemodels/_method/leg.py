@@ -244,6 +244,7 @@ class Leg(eqx.Module):
             by_range=self.by_range,
             patient=_PATIENT if isinstance(self.solver, AbstractReporting) else None,
             blind=isinstance(self.solver, QuasiNewtonBDF),
+            remains=self._remains,
             **({} if self.price is None else {"price": self.price}),
             steady=self._steady(problem),
             rests=self.steady_tol is not None,

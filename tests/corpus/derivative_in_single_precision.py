@@ -16,7 +16,9 @@ A, B = _RNG.normal(size=(8, 6)) / 3, _RNG.normal(size=6) / 3
 
 
 def found(F):
-    loss = lambda t: jnp.mean((jnp.tanh(X.astype(F) @ t["a"] + t["c"][None]) @ t["b"] - Y.astype(F)) ** 2)
+    loss = lambda t: jnp.mean(
+        (jnp.tanh(X.astype(F) @ t["a"] + t["c"][None]) @ t["b"] - Y.astype(F)) ** 2
+    )
     theta0 = {"a": jnp.asarray(A, F), "c": jnp.zeros(6, F), "b": jnp.asarray(B, F)}
 
     def last(h):
