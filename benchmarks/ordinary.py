@@ -4,7 +4,7 @@
 each of them (the optimizer itself takes one), the error against a splitting of the equation with 64
 and 128 parts of a step, and the distance to the discrete run. Then on four more problems, under
 models, rates and numbers of steps that were drawn once and not looked at before. In both
-precisions, each in its own process.
+precisions, each problem in a process of its own: the programs of all would not fit into one.
 """
 
 import argparse
@@ -145,17 +145,21 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     page = {**provenance.source(), **provenance.machine(), **provenance.device()}
     page |= {"versions": provenance.versions(JAX), "records": []}
+    names = ["parabola"] if options.quick else dict.fromkeys(n for n, *_ in [*chosen(), *drawn()])
     for precision in ("double",) if options.quick else ("double", "single"):
-        names = ["parabola"] if options.quick else []
-        command = [sys.executable, "-m", "benchmarks.ordinary", "--case", precision, *names]
-        lines, failure = process.run(command, _LIMIT, x64=True)
-        if failure:
-            print(f"{precision}: {failure}", file=sys.stderr)
-            return 1
-        found = [json.loads(line) for line in lines if line.startswith("{")]
-        page["records"] += found
-        print(*told(found), sep="\n", flush=True)
-        write(options.out or HERE / "results" / "ordinary.json", page)
+        for name in names:
+            command = [sys.executable, "-m", "benchmarks.ordinary", "--case", precision, name]
+            lines, failure = process.run(command, _LIMIT, x64=True)
+            if failure:
+                print(f"{name}, {precision}: {failure}", file=sys.stderr)
+                return 1
+            found = [json.loads(line) for line in lines if line.startswith("{")]
+            page["records"] += found
+            for r in found:
+                kind, rate = r["optimizer"], r["learning_rate"]
+                print(f"{name}, {kind}({rate:.2g}), {precision}: {_cell(r)}", flush=True)
+            write(options.out or HERE / "results" / "ordinary.json", page)
+    print(*told(page["records"]), sep="\n", flush=True)
     if not options.out:
         readme = HERE / "README.md"
         readme.write_text(insert(readme.read_text(), tables(page), "benchmarks.ordinary"))

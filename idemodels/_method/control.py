@@ -69,7 +69,7 @@ class GuardState(eqx.Module):
     unresolved: Scalar  # optimizer steps in short steps that the tolerance would not allow
     stay: Count  # short steps to be made before a longer one is tried
     penalty: Count  # how many there will be if that fails
-    failures: Count  # attempts since the last step that was kept
+    failures: Count  # attempts that failed, less the steps that were kept since
     watch: Watch | None
     reason: Count
 
@@ -96,10 +96,11 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     - `short`: the length of a step that is accepted where shorter ones would be too many; `None`
         goes on to the smallest there are.
     - `price`: the gradients for each optimizer step that a leg with short steps takes at most.
-    - `patient`: after so many failures in a row the solver begins anew, past the next step that is
+    - `patient`: after so many failures nearby the solver begins anew, past the next step that is
         kept: they met a kink, and what lies before it foretells nothing; `None` never.
     - `blind`: whether the error of such a step is not known.
-    - `remains`: the part of the sum of errors that counts, since they cancel; not at a kink.
+    - `remains`: the part of the sum of errors that counts, since they cancel; but at a kink and in
+        short steps.
     - `by_range`: whether theta's error is allowed to be a part of its range, and not of itself.
     - `expected`: how far theta may be expected to go, from a step's ends and its way.
     - `origin`: theta where the path began.
@@ -211,12 +212,16 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         pid = eqx.tree_at(_forced, pid, _forced(pid) | leaps)  # the short step in its place is kept
         next_t0 = jnp.where(finite & ~leaps, next_t0, t0)
         reach = jnp.where(keep, jnp.maximum(old.range, self._range(y1_candidate)), old.range)
-        kinked, weight = jnp.zeros((), bool), 1.0
+        kinked, weight, failures = jnp.zeros((), bool), 1.0, old.failures
         if self.patient is not None:
             anew = keep & (old.failures >= self.patient) & (old.range > 0)
             made_jump = made_jump | anew
             kinked = anew if self.blind else kinked
-            weight = jnp.where(anew, 1.0 / self.remains, 1.0)
+            # where nothing is found that solves a step, it counts twice
+            failures = failures + jnp.where(scaled >= _LARGEST, 2, 1)
+            failures = jnp.where(keep, jnp.maximum(old.failures - 1, 0), failures)
+            failures = jnp.where(anew | (keep & (old.range == 0)), 0, failures)
+            weight = jnp.where(anew | brief, 1.0 / self.remains, 1.0)
         stay, penalty = old.stay, old.penalty
         if self.short is not None:
             failed = ~brief & ~keep & (poor | leaps)
@@ -261,7 +266,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             old.unresolved + jnp.where(keep & ((scaled > 1.0) | kinked), t1 - t0, 0.0),
             stay,
             penalty,
-            jnp.where(keep, 0, old.failures + 1),
+            failures,
             watch,
             old.reason,
         )
