@@ -168,7 +168,7 @@ def test_a_memory_that_comes_up_within_the_first_step_is_seen():
     ends = [
         ide.solve(model, ide.Quadratic(), 1.0, np.array([0.0, 100.0]), method=method).theta[-1]
         for method in (
-            ide.Markov(ide.ExponentialMultistep(4)),
+            ide.Markov(ide.ExponentialMultistep(4), rtol=1e-6),
             ide.Markov(dfx.Dopri8(), rtol=1e-10, atol=1e-12, max_steps=100_000),
         )
     ]

@@ -16,8 +16,8 @@ class Told(AbstractMethod):
     def solves(self, model):
         return self.method.solves(model)
 
-    def prepare(self, ts, state0):
-        return Told(self.method.prepare(ts, state0), self.breaks)
+    def prepare(self, ts, state0, dtype):
+        return Told(self.method.prepare(ts, state0, dtype), self.breaks)
 
     def run(self, problem, adjoint):
         breaks = jnp.asarray([*self.breaks, np.inf], problem.ts.dtype)

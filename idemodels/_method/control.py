@@ -70,6 +70,7 @@ class GuardState(eqx.Module):
     stay: Count  # short steps to be made before a longer one is tried
     penalty: Count  # how many there will be if that fails
     failures: Count  # attempts that failed, less the steps that were kept since
+    unsolved: Count  # attempts without a solution, or a finite error
     watch: Watch | None
     reason: Count
 
@@ -98,7 +99,6 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     - `price`: the gradients for each optimizer step that a leg with short steps takes at most.
     - `patient`: after so many failures nearby the solver begins anew, past the next step that is
         kept: they met a kink, and what lies before it foretells nothing; `None` never.
-    - `blind`: whether the error of such a step is not known.
     - `remains`: the part of the sum of errors that counts, since they cancel; but at a kink and in
         short steps.
     - `by_range`: whether theta's error is allowed to be a part of its range, and not of itself.
@@ -122,7 +122,6 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     price: float = eqx.field(static=True, default=4.0)
     by_range: bool = eqx.field(static=True, default=False)
     patient: int | None = eqx.field(static=True, default=None)
-    blind: bool = eqx.field(static=True, default=False)
     remains: float = eqx.field(static=True, default=1.0)
     steady: Steady | None = None
     jumps: Float[Array, " b"] | None = None
@@ -170,6 +169,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             zero,
             zero,
             zero,
+            zero,
         )
         return t1, GuardState(pid, *counts, *seen, watch, reason)
 
@@ -212,14 +212,11 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         pid = eqx.tree_at(_forced, pid, _forced(pid) | leaps)  # the short step in its place is kept
         next_t0 = jnp.where(finite & ~leaps, next_t0, t0)
         reach = jnp.where(keep, jnp.maximum(old.range, self._range(y1_candidate)), old.range)
-        kinked, weight, failures = jnp.zeros((), bool), 1.0, old.failures
+        weight, failures = 1.0, old.failures
         if self.patient is not None:
             anew = keep & (old.failures >= self.patient) & (old.range > 0)
             made_jump = made_jump | anew
-            kinked = anew if self.blind else kinked
-            # where nothing is found that solves a step, it counts twice
-            failures = failures + jnp.where(scaled >= _LARGEST, 2, 1)
-            failures = jnp.where(keep, jnp.maximum(old.failures - 1, 0), failures)
+            failures = jnp.where(keep, jnp.maximum(old.failures - 1, 0), old.failures + 1)
             failures = jnp.where(anew | (keep & (old.range == 0)), 0, failures)
             weight = jnp.where(anew | brief, 1.0 / self.remains, 1.0)
         stay, penalty = old.stay, old.penalty
@@ -263,10 +260,11 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             old.start,
             jnp.asarray(next_t1 - next_t0, old.proposed.dtype),
             spent,
-            old.unresolved + jnp.where(keep & ((scaled > 1.0) | kinked), t1 - t0, 0.0),
+            old.unresolved + jnp.where(keep & (scaled > 1.0), t1 - t0, 0.0),
             stay,
             penalty,
             failures,
+            old.unsolved + jnp.where(scaled >= _LARGEST, 1, 0),
             watch,
             old.reason,
         )
