@@ -30,7 +30,14 @@ ADVANCED = """
 title = "advanced"
 objective = { kind = "quadratic" }
 steps = 50
-model = { kind = "rmsprop", learning_rate = 0.1, decay = 0.9, reading = ["closure", "advanced"] }
+model = { kind = "rmsprop", learning_rate = 0.1, decay = 0.9 }
+
+[[runs]]
+model = { reading = "closure" }
+method = { kind = "markov", rtol = 1e-8 }
+
+[[runs]]
+model = { reading = "advanced" }
 """
 SHIFTED = """
 title = "from s = 1"
