@@ -109,7 +109,8 @@ def splitting(model: Any, loss: Loss, theta0: Any, steps: int, kicks: int) -> An
     """
     theta0, unravel = ravel_pytree(theta0)
     gradient, kind = jax.grad(lambda t: loss(unravel(t))), type(model).__name__
-    rate, causal = float(np.asarray(model.learning_rate)), getattr(model, "reading", "") == "causal"
+    rate = float(np.asarray(model.learning_rate))
+    causal = kind != "Adam" and model.reading == "causal"
     b1, b2 = (float(np.asarray(getattr(model, name, 1.0))) for name in ("b1", "b2"))
     b2 = float(np.asarray(model.decay)) if kind == "RMSProp" else b2
 
