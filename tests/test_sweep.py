@@ -141,7 +141,8 @@ def test_another_method_goes_batch_by_batch():
 @pytest.mark.slow
 def test_stiff_lanes_of_many_parameters_come_to_rest():
     """At the smaller rate the explicit method alone is out of steps."""
-    method = ide.Markov(rtol=1e-4, atol=1e-7, max_steps=20_000, steady_tol=1e-3)
+    tols = {"rtol": 1e-4, "atol": 1e-7, "steady_tol": 1e-3}
+    method = ide.Markov(max_steps=20_000, max_gradients=None, **tols)
     given = ide.RMSProp(0.01, 0.9), Bowls(), jnp.linspace(1.0, 3.0, 40), 600
     over = {"learning_rate": [0.01, 0.03]}
     found = ide.sweep(*given, over, method=method, discrete=False, progress=False)
