@@ -86,7 +86,8 @@ def measure(double: bool, names: list[str] | None = None) -> list[dict[str, Any]
     jax.config.update("jax_enable_x64", True)  # the reference is in double
     dtype, records = jnp.float64 if double else jnp.float32, []
     exact, ours = (problems(t) | others(t) for t in (jnp.float64, dtype))
-    for number, (problem, model, steps) in enumerate([*chosen(), *drawn()]):
+    cases = [(False, *case) for case in chosen()] + [(True, *case) for case in drawn()]
+    for is_drawn, problem, model, steps in cases:
         if names and problem not in names:
             continue
         kicks = KICKS if steps == STEPS else KICKS // 4
@@ -118,7 +119,7 @@ def measure(double: bool, names: list[str] | None = None) -> list[dict[str, Any]
                 "optimizer": type(model).__name__,
                 **{k: v if isinstance(v, str) else float(v) for k, v in hyperparameters.items()},
                 "steps": steps,
-                "drawn": number >= len(chosen()),
+                "drawn": is_drawn,
                 "precision": "double" if double else "single",
                 "result": "successful" if bool(ide.is_okay(path.result)) else "failed",
                 "gradients": int(path.stats["num_gradients"]) / steps,

@@ -81,6 +81,12 @@ def test_a_config_makes_what_it_says(read):
     assert case.values["eps"] == 1e-8
 
 
+def test_none_is_a_word_of_a_method(read):
+    table = 'method = { kind = "markov", steady_tol = "none", max_gradients = "none" }\n'
+    (case,) = read(SHARED + OBJECTIVE + ADAM + table).cases
+    assert case.method == Markov(steady_tol=None, max_gradients=None)
+
+
 def test_a_list_makes_a_case_of_each_value_and_its_key_is_the_label(read):
     text = SHARED + 'objective = { kind = "double_well" }\ntheta0 = [0.1, 0, -0.1]\n'
     text += 'model = { kind = "adam", learning_rate = 0.1, b1 = [0, 0.9], b2 = [0.9, 0.99] }\n'

@@ -335,6 +335,14 @@ def test_a_discrete_run_that_becomes_nan_says_so():
     assert run.result == ide.RESULTS.nonfinite_gradient
 
 
+def test_a_tolerance_below_the_precision_is_told_and_raised(float32):
+    words = "`rtol` must be 9.5e-07 or more in float32, but is 1e-08: 9.5e-07 is taken"
+    with pytest.warns(UserWarning, match=words):
+        path = solve(method=ide.Markov(rtol=1e-8))
+    taken = solve(method=ide.Markov(rtol=9.5e-7))
+    np.testing.assert_array_equal(path.theta, taken.theta)
+
+
 def test_a_failing_solve_raises_from_compiled_code_too():
     run = jax.jit(lambda x: solve(ide.Adam(x), method=ide.Markov(dfx.Tsit5(), max_steps=3)).theta)
     with pytest.raises(RuntimeError, match="maximum number of solver steps"):

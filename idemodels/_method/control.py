@@ -33,9 +33,8 @@ _SOON = 100.0
 _LARGEST = 1e15
 # The first attempts are short, and the range of theta small: its bound waits for so many of them.
 _SETTLED = 12
-# The way that the smallest step may make, of the range so far: beyond, it is no path. Where the
-# price is spent the smallest is no tiny one.
-_LEAP, _TINY = 1e-2, 1e-3
+# The way that the smallest step may make, of the range so far: beyond, it is no path.
+_LEAP = 1e-2
 # The smallest step, relative to t or 1, and how often one may be needed.
 _SMALLEST, _FORCED = 1e-10, 1000
 # Gradients that a leg may take: so many, so many for each optimizer step to its end, which may be
@@ -46,6 +45,9 @@ _ALLOWANCE, _EARLY, _LESS = 60, 1.0, 1.5
 _AFTER = 0.2
 # After a step that failed so many short ones are made at most before another is tried.
 _LONGEST_STAY = 64
+# So many failures nearby are no chance. A start anew is of order 1, which tight tolerances, where
+# the price has no bound, would pay for again and again.
+_KINK = 5
 
 
 class GuardState(eqx.Module):
@@ -58,7 +60,7 @@ class GuardState(eqx.Module):
     clamped: Count  # accepted steps at whose end a memory is negative that must not be
     clamped_from: Scalar  # where the first of them began
     jumps: Count  # accepted steps that end before a jump
-    error_sum: Scalar  # of accepted steps, in theta
+    error_sum: Scalar  # of accepted steps, in theta, as far as errors do not cancel
     progress: Scalar  # the running mean of the way made in one attempt
     slower: Scalar  # the same over more attempts
     size: Scalar  # the largest |theta| where the path is
@@ -97,10 +99,8 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     - `short`: the length of a step that is accepted where shorter ones would be too many; `None`
         goes on to the smallest there are.
     - `price`: the gradients for each optimizer step that a leg with short steps takes at most.
-    - `patient`: after so many failures nearby the solver begins anew, past the next step that is
-        kept: they met a kink, and what lies before it foretells nothing; `None` never.
-    - `remains`: the part of the sum of errors that counts, since they cancel; but at a kink and in
-        short steps.
+    - `remains`: what part of the errors that steps report, added up, does not cancel; those at a
+        kink and of short steps do not.
     - `by_range`: whether theta's error is allowed to be a part of its range, and not of itself.
     - `expected`: how far theta may be expected to go, from a step's ends and its way.
     - `origin`: theta where the path began.
@@ -121,7 +121,6 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     short: float | None = eqx.field(static=True, default=None)
     price: float = eqx.field(static=True, default=4.0)
     by_range: bool = eqx.field(static=True, default=False)
-    patient: int | None = eqx.field(static=True, default=None)
     remains: float = eqx.field(static=True, default=1.0)
     steady: Steady | None = None
     jumps: Float[Array, " b"] | None = None
@@ -205,22 +204,23 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         leaps = size > 10.0 * (old.size + 1.0)
         if self.by_range:
             leaps = leaps | ((way > _LEAP * old.range) & (old.range > 0))
-        leaps = leaps & forced & (t1 - t0 < _TINY) & finite
-        lost = leaps if self.short is None else jnp.zeros((), bool)
-        finite = finite & ~lost
-        keep = jnp.asarray(keep) & finite & ~leaps
-        pid = eqx.tree_at(_forced, pid, _forced(pid) | leaps)  # the short step in its place is kept
-        next_t0 = jnp.where(finite & ~leaps, next_t0, t0)
+        # where the price is spent, the smallest is a short one, or what is left up to the end
+        leaps = leaps & forced & (t1 - t0 <= 2.0 * self._smallest(t0)) & finite
+        sound = finite & ~leaps
+        keep = jnp.asarray(keep) & sound
+        next_t0 = jnp.where(sound, next_t0, t0)
         reach = jnp.where(keep, jnp.maximum(old.range, self._range(y1_candidate)), old.range)
-        weight, failures = 1.0, old.failures
-        if self.patient is not None:
-            anew = keep & (old.failures >= self.patient) & (old.range > 0)
-            made_jump = made_jump | anew
-            failures = jnp.where(keep, jnp.maximum(old.failures - 1, 0), old.failures + 1)
-            failures = jnp.where(anew | (keep & (old.range == 0)), 0, failures)
-            weight = jnp.where(anew | brief, 1.0 / self.remains, 1.0)
-        stay, penalty = old.stay, old.penalty
+        lost, counts = leaps, self.remains
+        stay, penalty, failures = old.stay, old.penalty, old.failures
         if self.short is not None:
+            lost = jnp.zeros((), bool)  # a short step is made in its place, and kept
+            pid = eqx.tree_at(_forced, pid, _forced(pid) | leaps)
+            # past a kink, which many failures met, what lies before it foretells nothing
+            anew = keep & (failures >= _KINK) & (old.range > 0)
+            made_jump = made_jump | anew
+            failures = jnp.where(keep, jnp.maximum(failures - 1, 0), failures + 1)
+            failures = jnp.where(anew | (keep & (old.range == 0)), 0, failures)
+            counts = jnp.where(anew | brief, 1.0, self.remains)
             failed = ~brief & ~keep & (poor | leaps)
             penalty = jnp.where(failed, jnp.minimum(2 * penalty + 1, _LONGEST_STAY), penalty)
             penalty = jnp.where(keep & ~brief, penalty // 2, penalty)
@@ -236,7 +236,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             stays = (poor & ((stay > 0) | small)) | leaps
             h = jnp.where(stays, self.short, not_short(h, self.short)).astype(h.dtype)
             next_t1 = next_t0 + h
-        next_t1, sound = self._within(next_t0, next_t1)
+        next_t1, has_rate = self._within(next_t0, next_t1)
         made = jnp.where(keep, t1 - t0, 0.0)
         progress, slower = 0.9 * old.progress + 0.1 * made, 0.98 * old.slower + 0.02 * made
         below = keep & self.negative(y1_candidate)
@@ -252,7 +252,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             jnp.where(below, jnp.minimum(old.clamped_from, t0), old.clamped_from),
             old.jumps + jnp.where(keep & made_jump, 1, 0),
             old.error_sum
-            + jnp.where(keep, jnp.where(jnp.isfinite(error), error, way) * weight, 0.0),
+            + jnp.where(keep, jnp.where(jnp.isfinite(error), error, way) * counts, 0.0),
             progress,
             slower,
             jnp.where(keep, size, old.size),
@@ -270,7 +270,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         )
         reason = self._reason(state, next_t0, keep, finite, forced)
         reason = jnp.where(rests, STEADY, jnp.where(lost, STEP_TOO_SMALL, reason))
-        bad = ~sound & (next_t0 < self.end) | (old.reason == BAD_RATE)
+        bad = ~has_rate & (next_t0 < self.end) | (old.reason == BAD_RATE)
         reason = jnp.where(bad, BAD_RATE, reason)
         # diffrax's reason only ends the loop; ours is read from the state
         result = dfx.RESULTS.where(reason > 0, dfx.RESULTS.dt_min_reached, result)
@@ -289,6 +289,10 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         """The largest distance of any parameter from where the path began."""
         return largest(jax.tree.map(jnp.subtract, y.theta, self.origin))
 
+    def _smallest(self, t: Any) -> Scalar:
+        relative = max(_SMALLEST, 64 * float(jnp.finfo(jnp.result_type(t)).eps))
+        return relative * jnp.maximum(jnp.abs(t), 1.0)
+
     def _pid(self, t: Any, least: Any = None) -> dfx.ClipStepSizeController:
         """The wrapped controller. Its smallest step carries the path over a kink of the gradient.
 
@@ -296,11 +300,9 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
 
         - `least`: how small it may not be.
         """
-        dtype = jnp.result_type(t)
-        size = jnp.maximum(jnp.abs(t), 1.0)
-        smallest = max(_SMALLEST, 64 * float(jnp.finfo(dtype).eps)) * size
+        smallest = self._smallest(t)
         if least is not None:
-            smallest = jnp.maximum(smallest, least.astype(dtype))
+            smallest = jnp.maximum(smallest, least.astype(smallest.dtype))
         # the error that it sees is the scaled one
         controller = dfx.PIDController(
             0.0,

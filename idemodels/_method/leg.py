@@ -27,9 +27,6 @@ from .reporting import AbstractReporting
 from .rodas5p import Rodas5P, gradients_per_step
 from .steady import Steady
 
-# So many failures nearby are no chance. A start anew is of order 1, which tight tolerances, where
-# the price has no bound, would pay for again and again.
-_PATIENT = 5
 # Extrapolation to ten times the distance would magnify the rounding of five gradients 1e5 times.
 _GROWTH = 3.0
 # Checkpoints: bytes for all of them, how few and how many there are, and how many states of the
@@ -39,8 +36,8 @@ _ROOM, _FEWEST, _MOST, _STATES = 2**28, 16, 4096, 4
 # ten problems at rtol 1e-3 to 1e-6: .4 to 3 % remain of the multistep method's, 4 to 17 % of a
 # Runge-Kutta pair's.
 _MULTISTEP, _IMPLICIT, _OTHERS = 0.05, 1.0, 0.3
-# So many implicit steps that are not solved may have met a kink, where errors are larger than what
-# is reported.
+# Attempts of which so many had no solution may have met a kink, where errors are larger than what is
+# reported.
 _UNSOLVED, _DOUBT = 3, 2.0
 # Counts a leg whose solver does not tell how often it calls the right-hand side.
 UNKNOWN = -(2**30)
@@ -246,7 +243,6 @@ class Leg(eqx.Module):
             origin=y0.theta,
             short=self.short,
             by_range=self.by_range,
-            patient=None if self.short is None else _PATIENT,
             remains=self._remains,
             **({} if self.price is None else {"price": self.price}),
             steady=self._steady(problem),
@@ -282,10 +278,9 @@ class Leg(eqx.Module):
             more["solver_error"] = jnp.full_like(stats["solver_error"], jnp.nan)
         else:
             seen = solution.controller_state
-            more["solver_error"] = stats["solver_error"] + self._remains * seen.error_sum
+            more["solver_error"] = stats["solver_error"] + seen.error_sum
             if self.exact is not None:
-                blind = isinstance(self.solver, QuasiNewtonBDF)
-                doubt = jnp.where((seen.unsolved >= _UNSOLVED) & blind, _DOUBT, 1.0)
+                doubt = jnp.where(seen.unsolved >= _UNSOLVED, _DOUBT, 1.0)
                 near = doubt * more["solver_error"] <= self.exact * seen.range
                 more["converged"] = near & (seen.unresolved == 0) & stats["converged"]
             if "num_clamped" in stats:

@@ -71,7 +71,7 @@ _ORDERS = {3: 1e-4, 4: 3e-6, 5: 3e-8, 6: 0.0}
 _MULTISTEP = 0.3
 # The part that the implicit multistep method is given: an error of an early step goes on in the
 # second moment for as long as that lasts.
-_IMPLICIT = 0.1
+_IMPLICIT = 0.07
 # The part that it is given where it takes over and nothing bounds the price, and the rtol from
 # which on that becomes smaller.
 _HANDED, _HANDED_AT = 0.0022, 1e-4
