@@ -215,16 +215,10 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         if self.short is not None:
             lost = jnp.zeros((), bool)  # a short step is made in its place, and kept
             pid = eqx.tree_at(_forced, pid, _forced(pid) | leaps)
-            # past a kink, which many failures met, what lies before it foretells nothing
-            anew = keep & (failures >= _KINK) & (old.range > 0)
+            failures, anew = _met_kink(old, keep)
             made_jump = made_jump | anew
-            failures = jnp.where(keep, jnp.maximum(failures - 1, 0), failures + 1)
-            failures = jnp.where(anew | (keep & (old.range == 0)), 0, failures)
             counts = jnp.where(anew | brief, 1.0, self.remains)
-            failed = ~brief & ~keep & (poor | leaps)
-            penalty = jnp.where(failed, jnp.minimum(2 * penalty + 1, _LONGEST_STAY), penalty)
-            penalty = jnp.where(keep & ~brief, penalty // 2, penalty)
-            stay = jnp.where(failed, penalty, jnp.where(keep, jnp.maximum(stay - 1, 0), stay))
+            stay, penalty = _stays(old, keep, brief, ~brief & ~keep & (poor | leaps))
         if self.longest is not None:
             pace = jnp.where(keep & (old.attempts >= _SETTLED), way / (t1 - t0), 0.0)
             next_t1 = self.longest.by_way(next_t0, next_t1, pace, reach)
@@ -364,6 +358,21 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         # a kink of the gradient takes some dozens of tiny steps, and is no stiffness
         pace = jnp.maximum(state.progress, state.slower)
         return jnp.where(grows, in_proportion, ahead / pace)
+
+
+def _met_kink(old: GuardState, keep: Flag) -> tuple[Count, Flag]:
+    """The failures nearby, and whether what lies before this step's end foretells nothing."""
+    kink = keep & (old.failures >= _KINK) & (old.range > 0)
+    failures = jnp.where(keep, jnp.maximum(old.failures - 1, 0), old.failures + 1)
+    return jnp.where(kink | (keep & (old.range == 0)), 0, failures), kink
+
+
+def _stays(old: GuardState, keep: Flag, brief: Flag, failed: Flag) -> tuple[Count, Count]:
+    """How many short steps are to be made, and how many there will be where the next one fails."""
+    penalty = jnp.where(failed, jnp.minimum(2 * old.penalty + 1, _LONGEST_STAY), old.penalty)
+    penalty = jnp.where(keep & ~brief, penalty // 2, penalty)
+    made = jnp.where(keep, jnp.maximum(old.stay - 1, 0), old.stay)
+    return jnp.where(failed, penalty, made), penalty
 
 
 def _forced(pid: Any) -> Any:

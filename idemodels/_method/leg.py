@@ -36,7 +36,7 @@ _ROOM, _FEWEST, _MOST, _STATES = 2**28, 16, 4096, 4
 # ten problems at rtol 1e-3 to 1e-6: .4 to 3 % remain of the multistep method's, 4 to 17 % of a
 # Runge-Kutta pair's.
 _MULTISTEP, _IMPLICIT, _OTHERS = 0.05, 1.0, 0.3
-# Attempts of which so many had no solution may have met a kink, where errors are larger than what is
+# So many attempts without a solution may have met a kink, where errors are larger than what is
 # reported.
 _UNSOLVED, _DOUBT = 3, 2.0
 # Counts a leg whose solver does not tell how often it calls the right-hand side.
