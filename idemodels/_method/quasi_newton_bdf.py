@@ -27,12 +27,18 @@ _ORDER = 3
 # of 1.0e-3 with 288.
 _LASTING = 3.0
 # The iteration ends where what it still lacks is this part of the tolerance.
-_ENOUGH = 0.1
+_ENOUGH = 0.3
 _ITERATIONS, _NOISY = 4, 0.5
-# How much of the last correction the next is expected to be, before anything is known.
-_RATE = 0.3
+# How much of the last correction the next is expected to be, before anything is known; and by
+# which factor that rises in each step whose first correction was enough, so that now and then a
+# second tells.
+_RATE, _FORGET = 0.3, 1.5
 # Singular values below this part of the largest are noise of the gradients' differences.
 _NOISE = 1e-6
+# A gradient is taken where it was foretold if the change to it is steeper, by this factor, than
+# any that was seen. It is wrong if it differs by this part of that change, and by so many
+# tolerances of theta: differences across a kink explain away whatever they are asked to.
+_STEEPER, _WRONG, _MATTERS = 3.0, 0.5, 10.0
 # The part of a memory's error that counts: it is read under a root, in a quotient.
 _MEMORY_ERROR = 0.1
 # Derivatives: of so many parameters the whole matrix is solved, of more by GMRES, up to so exactly.
@@ -250,6 +256,11 @@ class _Secants(eqx.Module):
     def with_point(self, theta: Array, g: Array) -> "_Secants":
         return _Secants(self.count + 1, _pushed(theta, self.theta), _pushed(g, self.gradients))
 
+    def of_one_side(self, wrong: Flag) -> "_Secants":
+        """Of the newest two alone, where all together foretold what is `wrong`."""
+        count = jnp.where(wrong, jnp.minimum(self.count, 2), self.count)
+        return _Secants(count, self.theta, self.gradients)
+
     def differences(self) -> tuple[Float[Array, "r p"], Float[Array, "r p"]]:
         """Those of neighbours; zero where there are none yet."""
         size = self.theta.shape[0] - 1
@@ -295,7 +306,7 @@ class _Known(eqx.Module):
             {name: _pushed(memory[name], z) for name, z in self.memory.items()},
             _pushed(g, self.gradients),
             found.secants,
-            found.rate,
+            jnp.where(found.count == 1, found.forgotten, found.rate),
         )
 
 
@@ -338,6 +349,10 @@ class _Iterate(eqx.Module):
     last: Scalar  # the size of the last correction, in tolerances
     count: Count
     done: Flag
+
+    @property
+    def forgotten(self) -> Scalar:
+        return jnp.maximum(self.rate, jnp.minimum(_FORGET * self.rate, _RATE))
 
 
 class _Formula(eqx.Module):
@@ -448,28 +463,36 @@ class _Formula(eqx.Module):
         - `only`: the gradient alone.
         """
         g = self.gradient(it.theta)
-        secants = it.secants.with_point(it.theta, g)
-        S, G = secants.differences()
         slide = lambda g: self.direction(it.theta, g)
         d, bend = jax.jvp(slide, (g,), (jnp.ones_like(g),))
         pull = self.h * self.alpha
         decay = pull * self.model.weight_decay
+        size_of = lambda x: jnp.sqrt(jnp.mean((x / tolerance) ** 2))
+        felt = lambda g: size_of(pull * bend * g)
+        first = it.count == 0
+        # a gradient that is not as foretold tells of a kink that lies between the points
+        told, off = it.gradient - it.secants.gradients[0], g - it.gradient
+        wrong = ~first & (_norm(off) > _WRONG * _norm(told)) & (felt(off) > _MATTERS)
+        secants = it.secants.with_point(it.theta, g).of_one_side(wrong)
+        S, G = secants.differences()
         past = mix(self.weights, self.known.theta)
         residual = (self.lead + decay) * it.theta + past + pull * d
         # what each difference would change in it
         changes = (self.lead + decay) * S + pull * bend[None] * G
         share = _least_squares(changes, residual)
         rest = residual - mix(share, changes)
-        step = jnp.where(only, 0.0, -mix(share, S) - rest / (self.lead + decay))
-        size = jnp.sqrt(jnp.mean((step / tolerance) ** 2))
-        first = it.count == 0
+        way, change = mix(share, S), mix(share, G)
+        step = jnp.where(only, 0.0, -way - rest / (self.lead + decay))
+        size = size_of(step)
         seen = jnp.maximum(0.2 * it.rate, size / jnp.where(first, 1.0, it.last))
-        rate = jnp.where(first, it.rate, jnp.minimum(seen, 2.0))
-        foretold = jnp.where(only, g, g - mix(share, G))
-        rate = jnp.where(only, it.rate, rate)
+        seen = jnp.where(wrong, jnp.maximum(seen, 1.0), jnp.minimum(seen, 2.0))
+        rate = jnp.where(first | only, it.rate, seen)
+        foretold = jnp.where(only, g, g - change)
         # noise of the gradient keeps a correction from becoming smaller than it
-        noisy = (it.count > 0) & (size <= _NOISY)
+        noisy = ~first & (size <= _NOISY)
         done = (jnp.minimum(rate, 1.0) * size <= _ENOUGH) | noisy
+        unseen = _norm(change) > _STEEPER * _steepness(S, G) * _norm(way)
+        done = done & ~(first & unseen & (felt(change) > 1.0))
         return _Iterate(it.theta + step, foretold, secants, rate, size, it.count + 1, done)
 
 
@@ -543,6 +566,17 @@ def _least_squares(rows: Float[Array, "r p"], target: Float[Array, " p"]) -> Flo
     sound = squares > least
     inverse = jnp.where(sound, 1.0 / jnp.where(sound, squares, 1.0), 0.0)
     return u @ (inverse * (u.T @ (rows @ target)))
+
+
+def _norm(x: Array) -> Scalar:
+    return jnp.sqrt(jnp.sum(x**2))
+
+
+def _steepness(S: Float[Array, "r p"], G: Float[Array, "r p"]) -> Scalar:
+    """The largest change of the gradient for its way, of any difference."""
+    ways, changes = jnp.sum(S**2, axis=1), jnp.sum(G**2, axis=1)
+    there = ways > 0
+    return jnp.sqrt(jnp.max(jnp.where(there, changes / jnp.where(there, ways, 1.0), 0.0)))
 
 
 def _pushed(new: Array, old: Array) -> Array:
