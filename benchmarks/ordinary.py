@@ -83,7 +83,6 @@ def measure(double: bool, names: list[str] | None = None) -> list[dict[str, Any]
 
     from .ordinary_problems import others, problems, splitting
 
-    jax.config.update("jax_enable_x64", True)  # the reference is in double
     dtype, records = jnp.float64 if double else jnp.float32, []
     exact, ours = (problems(t) | others(t) for t in (jnp.float64, dtype))
     cases = [(False, *case) for case in chosen()] + [(True, *case) for case in drawn()]
@@ -141,6 +140,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--case", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help="where the record goes")
     options = parser.parse_args(arguments)
+    import jax
+
+    jax.config.update("jax_enable_x64", True)  # the reference is in double
     if options.case:
         measure(options.case[0] == "double", options.case[1:])
         return 0

@@ -177,3 +177,57 @@ def test_a_held_path_has_derivatives():
     reverse = jax.grad(lambda rate: last(rate, None))(0.01)
     assert np.isfinite(forwards)
     np.testing.assert_allclose(forwards, reverse, rtol=1e-6, atol=1e-9)
+
+
+# A logistic regression whose steps are bounded by stability at loose tolerances.
+_RNG = np.random.default_rng(0)
+INPUTS = jnp.asarray(_RNG.normal(size=(200, 20)))
+LABELS = jnp.asarray(INPUTS @ _RNG.normal(size=20) > 0, float)
+# central differences at rtol 1e-8, of the loss after 50 steps in the first sample's weight
+IN_FIRST_WEIGHT = 7.15009e-5
+
+
+def weighted(theta, weights):
+    z = INPUTS @ theta[:20] + theta[20]
+    return jnp.mean(weights * (jnp.logaddexp(0, z) - LABELS * z))
+
+
+def last_loss(weight, method, adjoint=None):
+    weights = jnp.ones(200).at[0].set(weight)
+    given = ide.Adam(0.05), weighted, jnp.zeros(21), np.array([0.0, 50.0])
+    return ide.solve(*given, args=weights, method=method, adjoint=adjoint).loss[-1]
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_a_derivative_is_right_where_stability_bounds_the_steps(bounded):
+    if bounded:
+        method = ide.Markov(dfx.Tsit5(), rtol=1e-4, atol=1e-4)
+        found = jax.jit(jax.grad(lambda w: last_loss(w, method)))(1.0)
+        np.testing.assert_allclose(found, IN_FIRST_WEIGHT, rtol=1e-2)
+    else:  # what it is compared with
+        method = ide.Markov(rtol=1e-8)
+        low, high = (last_loss(w, method) for w in (1 - 1e-4, 1 + 1e-4))
+        np.testing.assert_allclose((high - low) / 2e-4, IN_FIRST_WEIGHT, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", [dfx.Bosh3(), dfx.Tsit5(), dfx.Dopri8()])
+def test_a_derivative_at_the_stability_limit_is_the_same_in_both_modes_and_under_vmap(solver):
+    method = ide.Markov(solver, rtol=1e-3, atol=1e-6)
+    reverse = jax.jit(jax.vmap(jax.grad(lambda w: last_loss(w, method))))(jnp.array([1.0, 1.1]))
+    np.testing.assert_allclose(reverse[0], IN_FIRST_WEIGHT, rtol=1e-2)
+    along = lambda w: last_loss(w, method, dfx.ForwardMode())
+    forwards = jax.jit(lambda w: jax.jvp(along, (w,), (1.0,))[1])(1.0)
+    np.testing.assert_allclose(forwards, reverse[0], rtol=1e-4)
+
+
+def test_a_path_alone_makes_no_more_steps_for_a_derivative_that_nobody_takes():
+    method = ide.Markov(dfx.Tsit5(), rtol=1e-4, atol=1e-4)
+
+    def steps(rate):
+        path = ide.solve(ide.Adam(rate), ide.Quadratic(), 1.0, np.array([0.0, 30.0]), method=method)
+        return path.loss[-1], path.stats["num_gradients"]
+
+    alone, traced = steps(0.1), jax.jit(steps)(0.1)
+    np.testing.assert_array_equal(alone[1], traced[1])
+    np.testing.assert_allclose(alone[0], traced[0], rtol=1e-12)

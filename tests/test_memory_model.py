@@ -80,7 +80,7 @@ def test_the_equation_is_near_its_discrete_step(name):
     ts = np.arange(61.0)
     errors = []
     for rate in (0.04, 0.02):
-        path = ide.solve(make(rate), OBJECTIVE, THETA0, ts)
+        path = ide.solve(make(rate), OBJECTIVE, THETA0, ts, method=ide.Markov(rtol=1e-6))
         run = ide.run_discrete(make(rate), OBJECTIVE, THETA0, 60)
         errors.append(float(ide.compare(path, run).max_error))
     # of first order in the learning rate

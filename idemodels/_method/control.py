@@ -19,6 +19,7 @@ from .longest import LongestStep
 from .norms import by_memory, largest
 from .reporting import Reported
 from .steady import Steady, Watch
+from .with_tangent import AlongTangent
 
 # Why a leg of the path ended before its time.
 NOT_STOPPED, STIFF, DIVERGED, NONFINITE, STEP_TOO_SMALL, STEADY, BAD_RATE = range(7)
@@ -179,12 +180,16 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         taken = jnp.zeros((), int)
         if isinstance(y_error, Reported):
             y_error, taken = y_error.error, y_error.gradients.astype(int)
+        of_tangent = jnp.zeros(())
+        if isinstance(y_error, AlongTangent):
+            y_error, of_tangent = y_error.error, jax.lax.stop_gradient(y_error.tangent)
         y0, y1_candidate, y_error = jax.lax.stop_gradient((y0, y1_candidate, y_error))
         error = largest(y_error.theta)  # pyright: ignore[reportOptionalMemberAccess]
         way = largest(jax.tree.map(jnp.subtract, y1_candidate.theta, y0.theta))
         reach = jnp.maximum(old.range, self.expected(t0, t1, way))
         reach = jnp.where(jnp.isfinite(reach), reach, old.range)
         scaled = self._scaled(y_error, y0, y1_candidate, reach)
+        scaled = jnp.maximum(scaled, of_tangent.astype(scaled.dtype))
         finite = jnp.isfinite(scaled)
         forced = _forced(old.pid)  # diffrax accepts whatever the smallest step yields
         spent = old.spent + taken

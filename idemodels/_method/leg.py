@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, PyTree
 
 from .._equation import Augmented
 from .._results import RESULTS
+from .._second import has_forward
 from .._types import Count, Flag, Scalar
 from .base import Problem
 from .clock import AbstractClock
@@ -26,6 +27,7 @@ from .quasi_newton_bdf import QuasiNewtonBDF
 from .reporting import AbstractReporting
 from .rodas5p import Rodas5P, gradients_per_step
 from .steady import Steady
+from .with_tangent import WithTangent, is_differentiated
 
 # Extrapolation to ten times the distance would magnify the rounding of five gradients 1e5 times.
 _GROWTH = 3.0
@@ -84,6 +86,7 @@ class Leg(eqx.Module):
     - `short`, `price`, `by_range`: see `Guarded`.
     - `exact`: the part of theta's range that its error may be for the path to count as converged;
         `None` does not say.
+    - `tangent`: the relative error of a tangent, where the path may be differentiated; or `None`.
     """
 
     clock: AbstractClock
@@ -103,6 +106,7 @@ class Leg(eqx.Module):
     price: float | None = None
     by_range: bool = False
     exact: Any = None
+    tangent: Any = None
 
     def run(self, problem: Problem, front: Front, adjoint: dfx.AbstractAdjoint | None) -> Front:
         """The path, as far as this leg leads."""
@@ -200,10 +204,27 @@ class Leg(eqx.Module):
         return front, Carry(solution.solver_state, state, pace, made)
 
     def _solver(self, problem: Problem) -> dfx.AbstractSolver:
+        if self._has_tangent(problem):
+            active = is_differentiated(eqx.filter(problem, eqx.is_inexact_array)) > 0
+            return WithTangent.of(self.solver, active, self._unit(problem), self.tangent)
         if not isinstance(self.solver, AbstractReporting):
             return self.solver
         origin = jax.lax.stop_gradient(problem.y0.theta) if self.by_range else None
         return self.solver.reporting(self.rtol, self.atol, origin, self.short)
+
+    def _has_tangent(self, problem: Problem) -> bool:
+        """Whether stability may bound its steps, and a derivative would not see it."""
+        own = isinstance(self.solver, AbstractReporting | dfx.AbstractImplicitSolver)
+        if own or self.tangent is None or not self._adapts:
+            return False
+        y0 = problem.y0
+        return has_forward(lambda theta: problem.equation.gradient(theta, y0.fixed), y0.theta)
+
+    def _unit(self, problem: Problem) -> Augmented:
+        """What counts as one in each array of the state."""
+        # steps carry no derivative, and a norm has none where the gradient is 0
+        y0, g0 = jax.lax.stop_gradient((problem.y0, problem.g0))
+        return units(y0, g0, problem.equation.model.memories(), self.atol, self.strict)
 
     def _first(self, pace: Scalar) -> Scalar:
         return pace if self._adapts else jnp.ones_like(pace)
@@ -225,9 +246,8 @@ class Leg(eqx.Module):
     def _controller(self, problem: Problem) -> dfx.AbstractStepSizeController:
         if not self._adapts:
             return dfx.ConstantStepSize()
-        # steps carry no derivative, and a norm has none where the gradient is 0
-        model, y0, g0 = problem.equation.model, *jax.lax.stop_gradient((problem.y0, problem.g0))
-        unit = units(y0, g0, model.memories(), self.atol, self.strict)
+        model, y0 = problem.equation.model, jax.lax.stop_gradient(problem.y0)
+        unit = self._unit(problem)
         limited = isinstance(self.solver, ExponentialMultistep)
         return Guarded(
             rtol=self.rtol,

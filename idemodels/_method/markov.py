@@ -333,6 +333,8 @@ class Markov(AbstractMethod):
                 patience = jnp.maximum(_MANY, _EDGE * span)
                 changed["warm_up"] = _SURE
             changed["patience"] = patience
+        if differentiated:
+            changed["tangent"] = self.rtol
         leg = self._leg(StepTime(problem.equation), end, **changed)
         return leg, dataclasses.replace(front, stiff=stiff)
 
@@ -386,7 +388,8 @@ def _start(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Fron
     last = jnp.where(rough, jnp.minimum(1.0, end - start), first)
     y0 = clock.start(front.y, problem.g0)
     log = dataclasses.replace(front, t=jnp.log(first), y=y0, pace=jnp.ones_like(front.pace))
-    leg = method._leg(clock, jnp.log(last), steady_tol=None)  # which no start is
+    # no start is at rest
+    leg = method._leg(clock, jnp.log(last), steady_tol=None)
     log = leg.run(problem, log, adjoint)
     s, y = clock.at(log.t, log.y)
     s = jnp.where(log.t == jnp.log(last), start + last, s)  # undo the rounding of exp(log)
