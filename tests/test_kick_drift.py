@@ -65,3 +65,21 @@ def test_a_length_says_whether_a_step_is_short():
     assert not bool(is_short(jnp.asarray(0.49), 0.5))
     assert not bool(is_short(not_short(jnp.asarray(0.5), 0.5), 0.5))
     assert float(not_short(jnp.asarray(2.0), 0.5)) == 2.0
+
+
+def test_where_a_gradient_grows_within_a_short_step_the_path_stays_where_the_run_is():
+    # the second moment forgets within ten steps: a gradient over the root of what it was leaps
+    model = ide.RMSProp(0.1, 0.9, reading="causal")
+    given = problems(jnp.float64)["logistic regression"]
+    path = ide.solve(model, *given, np.arange(201.0))
+    run = ide.run_discrete(model, *given, 200)
+    assert path.stats["num_gradients"] <= 4 * 200 + 160
+    assert jnp.abs(path.theta).max() < 2.0 * jnp.abs(run.theta).max()
+
+
+def test_a_start_that_is_not_smooth_has_a_price_too():
+    # b2 is next to 1: all that is far happens in the first step
+    model = ide.RMSProp(0.01, 0.99999, reading="causal")
+    path = ide.solve(model, *problems(jnp.float64)["linear regression"], np.arange(201.0))
+    assert ide.is_okay(path.result)
+    assert path.stats["num_gradients"] <= 4 * 200 + 160

@@ -51,6 +51,11 @@ _LONGEST_STAY = 64
 _KINK = 5
 
 
+def early_gradients(steps: Scalar) -> Scalar:
+    """How many gradients may be taken at once, on a path of so many optimizer steps."""
+    return _ALLOWANCE + _EARLY * steps
+
+
 class GuardState(eqx.Module):
     """The wrapped controller's state, and what the guards have seen."""
 
@@ -100,6 +105,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     - `short`: the length of a step that is accepted where shorter ones would be too many; `None`
         goes on to the smallest there are.
     - `price`: the gradients for each optimizer step that a leg with short steps takes at most.
+    - `spent`: the gradients of the legs before it that count.
     - `remains`: what part of the errors that steps report, added up, does not cancel; those at a
         kink and of short steps do not.
     - `by_range`: whether theta's error is allowed to be a part of its range, and not of itself.
@@ -121,6 +127,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
     origin: PyTree[Array]
     short: float | None = eqx.field(static=True, default=None)
     price: float = eqx.field(static=True, default=4.0)
+    spent: Any = 0
     by_range: bool = eqx.field(static=True, default=False)
     remains: float = eqx.field(static=True, default=1.0)
     steady: Steady | None = None
@@ -159,18 +166,9 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         counts = (zero, zero, zero, zero)
         reason = jnp.where(sound, NOT_STOPPED, BAD_RATE)
         seen = (never, zero, jnp.zeros_like(size), pace, pace, size)
-        seen = (
-            *seen,
-            self._range(y0),
-            start,
-            pace,
-            zero,
-            jnp.zeros_like(pace),
-            zero,
-            zero,
-            zero,
-            zero,
-        )
+        spent = jnp.asarray(self.spent, int)
+        seen = (*seen, self._range(y0), start, pace, spent, jnp.zeros_like(pace))
+        seen = (*seen, zero, zero, zero, zero)  # stay, penalty, failures, unsolved
         return t1, GuardState(pid, *counts, *seen, watch, reason)
 
     def adapt_step_size(
@@ -196,8 +194,9 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         least, brief, poor = None, jnp.zeros((), bool), jnp.zeros((), bool)
         if self.short is not None:
             brief = is_short(t1 - t0, self.short)
-            early = _ALLOWANCE + _EARLY * (self.end - old.start)
-            allowed = early + (self.price - _LESS) * (t0 - old.start)
+            allowed = early_gradients(self.end - old.start) + (self.price - _LESS) * (
+                t0 - old.start
+            )
             poor = spent.astype(allowed.dtype) > allowed
             least = jnp.where(poor, self.short, 0.0)
         nothing = jnp.zeros_like(scaled)

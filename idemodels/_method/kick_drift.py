@@ -1,5 +1,6 @@
 """A short step by splitting: memories at frozen parameters, parameters at frozen memories."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from .._equation import Augmented, fraction_of, quotient
+from .._kernel import Memory
 from .._model import AbstractModel
 from .._types import Flag, Scalar
 
@@ -76,7 +78,9 @@ class KickDrift(eqx.Module):
         model, s, h, x0 = self.model, self.s, self.h, self.y0.theta
         between = jax.tree.map(lambda a, b: 0.5 * (a + b), self.g0, g)
         middle = jax.tree.map(lambda a, b: 0.5 * (a + b), x0, self.ahead)
-        v = _velocity(model, s + 0.5 * h, middle, between, self.half)
+        # a gradient that grows within the step is divided by a moment that has seen it
+        half = self.half if has_momentum(model) else self._half_with(g)
+        v = _velocity(model, s + 0.5 * h, middle, between, half)
         theta = jax.tree.map(lambda x, v: x + h * v, x0, v)
         memory = _kicked(model, self.half, g, 0.5 * h)
         last = _velocity(model, s + h, theta, g, memory)
@@ -84,6 +88,11 @@ class KickDrift(eqx.Module):
         way = lambda v: jax.tree.map(lambda v: h * v, v)
         path = Short(self.y0, Augmented(theta, memory, self.y0.fixed), way(self.first), way(last))
         return path, jax.tree.map(apart, self.first, v, last)
+
+    def _half_with(self, g: PyTree[Array]) -> dict[str, PyTree[Array]]:
+        """The memories in the middle, of the mean of what they see at either end."""
+        mean = lambda m: jax.tree.map(lambda a, b: 0.5 * (a + b), m.of(self.g0), m.of(g))
+        return _propagated(self.model, self.y0.memory, mean, 0.5 * self.h)
 
 
 class Short(eqx.Module):
@@ -113,9 +122,25 @@ class Short(eqx.Module):
 
 def _kicked(model: AbstractModel, memory: Any, g: PyTree[Array], h: Scalar) -> Any:
     """The states of the memories after `h`, with the gradient held."""
-    held = lambda m: jax.tree.map(lambda x: x[None], m.of(g))
+    return _propagated(model, memory, lambda m: m.of(g), h)
+
+
+def _propagated(model: AbstractModel, memory: Any, seen: Callable[[Memory], Any], h: Scalar) -> Any:
+    """The states of the memories after `h`, with what each has `seen` held."""
+    held = lambda m: jax.tree.map(lambda x: x[None], seen(m))
     memories = model.memories().items()
     return {name: m.markov.propagate(memory[name], h, held(m)) for name, m in memories}
+
+
+def has_momentum(model: AbstractModel) -> bool:
+    """Whether a memory is one of the gradient itself, so that theta may swing."""
+    return bool(of_gradient(model))
+
+
+def of_gradient(model: AbstractModel) -> set[str]:
+    """The names of the memories of the gradient itself, whoever wrote the feature."""
+    itself = lambda f: not jax.make_jaxpr(f)(0.0).eqns
+    return {name for name, m in model.memories().items() if itself(m.feature)}
 
 
 def _velocity(model: AbstractModel, s: Scalar, theta: Any, g: Any, memory: Any) -> PyTree[Array]:

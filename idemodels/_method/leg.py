@@ -83,7 +83,7 @@ class Leg(eqx.Module):
     - `looks`: whether the leg looks itself whether it has.
     - `patience`, `warm_up`, `strict`: see `Guarded` and `units`.
     - `longest`: optimizer steps that a step may be long; `None` does not say.
-    - `short`, `price`, `by_range`: see `Guarded`.
+    - `short`, `price`, `spent`, `by_range`: see `Guarded`.
     - `exact`: the part of theta's range that its error may be for the path to count as converged;
         `None` does not say.
     - `tangent`: the relative error of a tangent, where the path may be differentiated; or `None`.
@@ -104,6 +104,7 @@ class Leg(eqx.Module):
     longest: float | None = None
     short: float | None = None
     price: float | None = None
+    spent: Any = 0
     by_range: bool = False
     exact: Any = None
     tangent: Any = None
@@ -264,7 +265,7 @@ class Leg(eqx.Module):
             short=self.short,
             by_range=self.by_range,
             remains=self._remains,
-            **({} if self.price is None else {"price": self.price}),
+            **({} if self.price is None else {"price": self.price, "spent": self.spent}),
             steady=self._steady(problem),
             rests=self.steady_tol is not None,
             jumps=self.clock.of(problem.breakpoints) if problem.breakpoints.size else None,

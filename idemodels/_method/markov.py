@@ -20,11 +20,13 @@ from .._second import has_forward
 from .._types import Flag
 from .base import AbstractMethod, Answer, Problem, is_advanced, is_markov
 from .clock import LogTime, StepTime
+from .control import early_gradients
 from .exponential_multistep import ExponentialMultistep
 from .flow_parts import run_flow
+from .kick_drift import has_momentum
 from .leg import Front, Leg, begin, first_pace, rows
 from .norms import fastest_rate
-from .quasi_newton_bdf import QuasiNewtonBDF, has_momentum
+from .quasi_newton_bdf import QuasiNewtonBDF
 from .rodas5p import IMPLICIT_PARAMETERS, Rodas5P, gradients_per_step
 
 # The multistep leg counts as stiff when it makes, or expects to make, as many steps as cost as many
@@ -58,6 +60,8 @@ _TIGHT = 3e-8
 # Where a path's price is bounded, what would take shorter steps for longer than a while is made of
 # steps as long as these, in optimizer steps; and the least price that leaves room for others.
 _SHORT, _LEAST_PRICE = 0.5, 3.0
+# The gradients of a start in ln s that do not count, as they are usual; and those of a step there.
+_START, _STAGES = 100, 6
 # The price that is usual, and the rtol from which on a path has it if nothing else is said.
 _PRICE, _BOUNDED = 4.0, 1e-5
 # A path counts as converged whose error is estimated to be so many times `rtol` at most.
@@ -320,6 +324,7 @@ class Markov(AbstractMethod):
         if self.bounds(problem.equation.model):
             price, exact = self.price, _CONVERGED * self.rtol
             changed |= {"short": _SHORT, "price": price, "exact": exact, "by_range": True}
+            changed["spent"] = jnp.maximum(front.stats["num_gradients"] - _START, 0)
             if self._implicitly(problem, differentiated):
                 changed["solver"] = QuasiNewtonBDF()
                 changed |= {"rtol": _IMPLICIT * self.rtol, "atol": _IMPLICIT * self.atol}
@@ -388,9 +393,13 @@ def _start(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Fron
     last = jnp.where(rough, jnp.minimum(1.0, end - start), first)
     y0 = clock.start(front.y, problem.g0)
     log = dataclasses.replace(front, t=jnp.log(first), y=y0, pace=jnp.ones_like(front.pace))
-    # no start is at rest
-    leg = method._leg(clock, jnp.log(last), steady_tol=None)
-    log = leg.run(problem, log, adjoint)
+    changed: dict[str, Any] = {"steady_tol": None}  # no start is at rest
+    if method.bounds(problem.equation.model):
+        changed["patience"] = (_START + early_gradients(end - start)) / _STAGES
+    log = method._leg(clock, jnp.log(last), **changed).run(problem, log, adjoint)
+    # one that takes too long is left to the main leg
+    result = RESULTS.where(log.stiff, RESULTS.successful, log.result)
+    log = dataclasses.replace(log, result=result, stiff=jnp.zeros_like(log.stiff))
     s, y = clock.at(log.t, log.y)
     s = jnp.where(log.t == jnp.log(last), start + last, s)  # undo the rounding of exp(log)
     s, y = jax.tree.map(lambda a, b: jnp.where(rough, a, b), (s, y), (start, front.y))

@@ -16,7 +16,7 @@ from .._equation import Augmented, Equation, cast, dtype_of, equation_of, fracti
 from .._model import AbstractModel
 from .._types import Count, Flag, Scalar
 from .exact_step import ExactStep, masked_lagrange, mix, nodes_for
-from .kick_drift import KickDrift, is_short
+from .kick_drift import KickDrift, is_short, of_gradient
 from .norms import memory_time
 from .reporting import AbstractReporting, Reported, first_order
 from .split import Split
@@ -541,18 +541,8 @@ def _flat(tree: PyTree[Array]) -> Float[Array, " p"]:
 
 def _linear(model: AbstractModel, memory: dict[str, PyTree[Array]]) -> dict[str, Array]:
     """The states of the memories of the gradient itself, whoever wrote the feature."""
-    mine = _of_gradient(model)
+    mine = of_gradient(model)
     return {name: jax.vmap(_flat)(z) for name, z in memory.items() if name in mine}
-
-
-def _of_gradient(model: AbstractModel) -> set[str]:
-    itself = lambda f: not jax.make_jaxpr(f)(0.0).eqns
-    return {name for name, m in model.memories().items() if itself(m.feature)}
-
-
-def has_momentum(model: AbstractModel) -> bool:
-    """Whether a memory is one of the gradient itself, so that theta may swing."""
-    return bool(_of_gradient(model))
 
 
 def _least_squares(rows: Float[Array, "r p"], target: Float[Array, " p"]) -> Float[Array, " r"]:
