@@ -492,7 +492,7 @@ class _Formula(eqx.Module):
         noisy = ~first & (size <= _NOISY)
         done = (jnp.minimum(rate, 1.0) * size <= _ENOUGH) | noisy
         unseen = _norm(change) > _STEEPER * _steepness(S, G) * _norm(way)
-        done = done & ~(first & unseen & (felt(change) > 1.0))
+        done = only | (done & ~(first & unseen & (felt(change) > 1.0)))
         return _Iterate(it.theta + step, foretold, secants, rate, size, it.count + 1, done)
 
 
