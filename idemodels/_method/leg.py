@@ -207,7 +207,7 @@ class Leg(eqx.Module):
     def _solver(self, problem: Problem) -> dfx.AbstractSolver:
         if self._has_tangent(problem):
             active = is_differentiated(eqx.filter(problem, eqx.is_inexact_array)) > 0
-            return WithTangent.of(self.solver, active, self._unit(problem), self.tangent)
+            return WithTangent(self.solver, active, self._unit(problem), self.tangent)
         if not isinstance(self.solver, AbstractReporting):
             return self.solver
         origin = jax.lax.stop_gradient(problem.y0.theta) if self.by_range else None

@@ -44,16 +44,6 @@ class WithTangent(dfx.AbstractAdaptiveSolver):
     unit: Augmented
     tolerance: Any
 
-    @classmethod
-    def of(
-        cls, solver: dfx.AbstractSolver, active: Flag, unit: Augmented, tolerance: Any
-    ) -> "WithTangent":
-        if isinstance(solver, dfx.AbstractRungeKutta) and solver.scan_kind is None:
-            # the loop over stages, as it can be differentiated in both modes
-            none = lambda x: x is None
-            solver = eqx.tree_at(lambda s: s.scan_kind, solver, "bounded", is_leaf=none)
-        return cls(solver, active, unit, tolerance)
-
     @property
     def term_structure(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.solver.term_structure
@@ -91,13 +81,13 @@ class WithTangent(dfx.AbstractAdaptiveSolver):
         inner, along = solver_state
         moving, still = _moving((y0, inner))
 
-        def step(moving):
+        def step(moving, solver):
             y, state = eqx.combine(moving, still)
-            made = self.solver.step(terms, t0, t1, y, args, state, made_jump)
-            return _moving(made)
+            return _moving(solver.step(terms, t0, t1, y, args, state, made_jump))
 
         def both():
-            made, tangent, rest = jax.jvp(step, (moving,), (_held(along),), has_aux=True)
+            by = lambda moving: step(moving, _in_both_modes(self.solver))
+            made, tangent, rest = jax.jvp(by, (moving,), (_held(along),), has_aux=True)
             y1, y_error, _, inner, _ = _held(tangent)
             size = self._size(y1)
             size = jnp.where(size > 0, size, 1.0)
@@ -106,7 +96,7 @@ class WithTangent(dfx.AbstractAdaptiveSolver):
             return made, rest, jax.tree.map(lambda x: x / size, (y1, inner)), wrong
 
         def alone():
-            return *step(moving), along, jnp.zeros_like(self._size(along[0]))
+            return *step(moving, self.solver), along, jnp.zeros_like(self._size(along[0]))
 
         made, rest, along, wrong = jax.lax.cond(eqxi.unvmap_any(self.active), both, alone)
         y1, y_error, dense, inner, result = eqx.combine(made, rest)
@@ -127,6 +117,14 @@ def is_differentiated(x: PyTree[Array]) -> Scalar:
 def _is_differentiated_jvp(primals: Any, tangents: Any) -> tuple[Scalar, Scalar]:
     del primals, tangents
     return jnp.ones(()), jnp.zeros(())
+
+
+def _in_both_modes(solver: dfx.AbstractSolver) -> dfx.AbstractSolver:
+    """The same, whose loop over stages can be differentiated forwards and in reverse."""
+    if isinstance(solver, dfx.AbstractRungeKutta) and solver.scan_kind is None:
+        none = lambda x: x is None
+        solver = eqx.tree_at(lambda s: s.scan_kind, solver, "bounded", is_leaf=none)
+    return solver
 
 
 def _moving(tree: PyTree[Any]) -> tuple[PyTree[Any], PyTree[Any]]:
