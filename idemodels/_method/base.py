@@ -13,6 +13,7 @@ from .._equation import Augmented
 from .._flow import InterpolatingFlow
 from .._kernel import AbstractMarkovKernel
 from .._model import AbstractModel
+from .._second import has_forward
 from .._types import Count, Flag, Path, Scalar
 
 
@@ -44,6 +45,11 @@ class Problem(eqx.Module):
     def parameters(self) -> int:
         """How many numbers move."""
         return sum(x.size for x in jax.tree.leaves(self.y0.theta))
+
+    @property
+    def has_forward(self) -> bool:
+        """Whether the gradient can be differentiated in forward mode."""
+        return has_forward(lambda x: self.equation.gradient(x, self.y0.fixed), self.y0.theta)
 
 
 class Answer(eqx.Module):

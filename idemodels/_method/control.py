@@ -19,7 +19,6 @@ from .longest import LongestStep
 from .norms import by_memory, largest
 from .reporting import Reported
 from .steady import Steady, Watch
-from .with_tangent import AlongTangent
 
 # Why a leg of the path ended before its time.
 NOT_STOPPED, STIFF, DIVERGED, NONFINITE, STEP_TOO_SMALL, STEADY, BAD_RATE = range(7)
@@ -163,40 +162,55 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         watch = None if self.steady is None else self.steady.begin(t0, y0)
         size = largest(y0.theta)
         start = jnp.asarray(t0, pace.dtype)
-        counts = (zero, zero, zero, zero)
-        reason = jnp.where(sound, NOT_STOPPED, BAD_RATE)
-        seen = (never, zero, jnp.zeros_like(size), pace, pace, size)
-        spent = jnp.asarray(self.spent, int)
-        seen = (*seen, self._range(y0), start, pace, spent, jnp.zeros_like(pace))
-        seen = (*seen, zero, zero, zero, zero)  # stay, penalty, failures, unsolved
-        return t1, GuardState(pid, *counts, *seen, watch, reason)
+        return t1, GuardState(
+            pid=pid,
+            attempts=zero,
+            gradients=zero,
+            forced=zero,
+            clamped=zero,
+            clamped_from=never,
+            jumps=zero,
+            error_sum=jnp.zeros_like(size),
+            progress=pace,
+            slower=pace,
+            size=size,
+            range=self._range(y0),
+            start=start,
+            proposed=pace,
+            spent=jnp.asarray(self.spent, int),
+            unresolved=jnp.zeros_like(pace),
+            stay=zero,
+            penalty=zero,
+            failures=zero,
+            unsolved=zero,
+            watch=watch,
+            reason=jnp.where(sound, NOT_STOPPED, BAD_RATE),
+        )
 
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
     ):
         old = controller_state
-        taken = jnp.zeros((), int)
+        taken, of_tangent = jnp.zeros((), int), 0.0
         if isinstance(y_error, Reported):
-            y_error, taken = y_error.error, y_error.gradients.astype(int)
-        of_tangent = jnp.zeros(())
-        if isinstance(y_error, AlongTangent):
-            y_error, of_tangent = y_error.error, jax.lax.stop_gradient(y_error.tangent)
-        y0, y1_candidate, y_error = jax.lax.stop_gradient((y0, y1_candidate, y_error))
+            taken, of_tangent = jnp.asarray(y_error.gradients, int), y_error.tangent
+            y_error = y_error.error
+        held = jax.lax.stop_gradient((y0, y1_candidate, y_error, of_tangent))
+        y0, y1_candidate, y_error, of_tangent = held
         error = largest(y_error.theta)  # pyright: ignore[reportOptionalMemberAccess]
         way = largest(jax.tree.map(jnp.subtract, y1_candidate.theta, y0.theta))
         reach = jnp.maximum(old.range, self.expected(t0, t1, way))
         reach = jnp.where(jnp.isfinite(reach), reach, old.range)
         scaled = self._scaled(y_error, y0, y1_candidate, reach)
-        scaled = jnp.maximum(scaled, of_tangent.astype(scaled.dtype))
+        scaled = jnp.maximum(scaled, jnp.asarray(of_tangent, scaled.dtype))
         finite = jnp.isfinite(scaled)
         forced = _forced(old.pid)  # diffrax accepts whatever the smallest step yields
         spent = old.spent + taken
         least, brief, poor = None, jnp.zeros((), bool), jnp.zeros((), bool)
         if self.short is not None:
             brief = is_short(t1 - t0, self.short)
-            allowed = early_gradients(self.end - old.start) + (self.price - _LESS) * (
-                t0 - old.start
-            )
+            early = early_gradients(self.end - old.start)
+            allowed = early + (self.price - _LESS) * (t0 - old.start)
             poor = spent.astype(allowed.dtype) > allowed
             least = jnp.where(poor, self.short, 0.0)
         nothing = jnp.zeros_like(scaled)
@@ -241,30 +255,30 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         watch, rests = old.watch, jnp.zeros((), bool)
         if self.steady is not None:
             watch, rests = self.steady(watch, y0, t1, y1_candidate, keep)
+        wrong = jnp.where(jnp.isfinite(error), error, way) * counts
         state = GuardState(
-            pid,
-            old.attempts + 1,
-            old.gradients + taken,
-            old.forced + jnp.where(forced & ~(brief & poor), 1, 0),
-            old.clamped + jnp.where(below, 1, 0),
-            jnp.where(below, jnp.minimum(old.clamped_from, t0), old.clamped_from),
-            old.jumps + jnp.where(keep & made_jump, 1, 0),
-            old.error_sum
-            + jnp.where(keep, jnp.where(jnp.isfinite(error), error, way) * counts, 0.0),
-            progress,
-            slower,
-            jnp.where(keep, size, old.size),
-            reach,
-            old.start,
-            jnp.asarray(next_t1 - next_t0, old.proposed.dtype),
-            spent,
-            old.unresolved + jnp.where(keep & (scaled > 1.0), t1 - t0, 0.0),
-            stay,
-            penalty,
-            failures,
-            old.unsolved + jnp.where(scaled >= _LARGEST, 1, 0),
-            watch,
-            old.reason,
+            pid=pid,
+            attempts=old.attempts + 1,
+            gradients=old.gradients + taken,
+            forced=old.forced + jnp.where(forced & ~(brief & poor), 1, 0),
+            clamped=old.clamped + jnp.where(below, 1, 0),
+            clamped_from=jnp.where(below, jnp.minimum(old.clamped_from, t0), old.clamped_from),
+            jumps=old.jumps + jnp.where(keep & made_jump, 1, 0),
+            error_sum=old.error_sum + jnp.where(keep, wrong, 0.0),
+            progress=progress,
+            slower=slower,
+            size=jnp.where(keep, size, old.size),
+            range=reach,
+            start=old.start,
+            proposed=jnp.asarray(next_t1 - next_t0, old.proposed.dtype),
+            spent=spent,
+            unresolved=old.unresolved + jnp.where(keep & (scaled > 1.0), t1 - t0, 0.0),
+            stay=stay,
+            penalty=penalty,
+            failures=failures,
+            unsolved=old.unsolved + jnp.where(scaled >= _LARGEST, 1, 0),
+            watch=watch,
+            reason=old.reason,
         )
         reason = self._reason(state, next_t0, keep, finite, forced)
         reason = jnp.where(rests, STEADY, jnp.where(lost, STEP_TOO_SMALL, reason))

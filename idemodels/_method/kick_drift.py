@@ -1,6 +1,5 @@
 """A short step by splitting: memories at frozen parameters, parameters at frozen memories."""
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -9,7 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from .._equation import Augmented, fraction_of, quotient
-from .._kernel import Memory
 from .._model import AbstractModel
 from .._types import Flag, Scalar
 
@@ -39,7 +37,7 @@ class KickDrift(eqx.Module):
 
     Source: Strang (1968), doi:10.1137/0705041.
 
-    - `half`: the memories in the middle.
+    - `half`: the memories in the middle, with the gradient of the start held.
     - `first`: the velocity at the start of the step, for its error.
     - `ahead`: theta at the end as the gradient at the start foretells it; where the direction does
         not read the gradient itself, theta at the end.
@@ -60,7 +58,7 @@ class KickDrift(eqx.Module):
     ) -> "KickDrift":
         """The step up to where its one new gradient is needed, at `ahead`."""
         s = jnp.asarray(s, h.dtype)
-        half = _kicked(model, y0.memory, g0, 0.5 * h)
+        half = _kicked(model, y0.memory, 0.5 * h, g0)
         first = _velocity(model, s, y0.theta, g0, y0.memory)
         v = _velocity(model, s + 0.5 * h, y0.theta, g0, half)
         ahead = jax.tree.map(lambda x, v: x + h * v, y0.theta, v)
@@ -79,20 +77,17 @@ class KickDrift(eqx.Module):
         between = jax.tree.map(lambda a, b: 0.5 * (a + b), self.g0, g)
         middle = jax.tree.map(lambda a, b: 0.5 * (a + b), x0, self.ahead)
         # a gradient that grows within the step is divided by a moment that has seen it
-        half = self.half if has_momentum(model) else self._half_with(g)
+        half = self.half
+        if not has_momentum(model):
+            half = _kicked(model, self.y0.memory, 0.5 * h, self.g0, g)
         v = _velocity(model, s + 0.5 * h, middle, between, half)
         theta = jax.tree.map(lambda x, v: x + h * v, x0, v)
-        memory = _kicked(model, self.half, g, 0.5 * h)
+        memory = _kicked(model, self.half, 0.5 * h, g)
         last = _velocity(model, s + h, theta, g, memory)
         apart = lambda a, v, b: (h / 3.0) * jnp.abs(0.5 * (a + b) - v)
         way = lambda v: jax.tree.map(lambda v: h * v, v)
         path = Short(self.y0, Augmented(theta, memory, self.y0.fixed), way(self.first), way(last))
         return path, jax.tree.map(apart, self.first, v, last)
-
-    def _half_with(self, g: PyTree[Array]) -> dict[str, PyTree[Array]]:
-        """The memories in the middle, of the mean of what they see at either end."""
-        mean = lambda m: jax.tree.map(lambda a, b: 0.5 * (a + b), m.of(self.g0), m.of(g))
-        return _propagated(self.model, self.y0.memory, mean, 0.5 * self.h)
 
 
 class Short(eqx.Module):
@@ -120,14 +115,10 @@ class Short(eqx.Module):
         return Augmented(theta, memory, self.y0.fixed)
 
 
-def _kicked(model: AbstractModel, memory: Any, g: PyTree[Array], h: Scalar) -> Any:
-    """The states of the memories after `h`, with the gradient held."""
-    return _propagated(model, memory, lambda m: m.of(g), h)
-
-
-def _propagated(model: AbstractModel, memory: Any, seen: Callable[[Memory], Any], h: Scalar) -> Any:
-    """The states of the memories after `h`, with what each has `seen` held."""
-    held = lambda m: jax.tree.map(lambda x: x[None], seen(m))
+def _kicked(model: AbstractModel, memory: Any, h: Scalar, *gradients: PyTree[Array]) -> Any:
+    """The states of the memories after `h`, with the mean of what they see of `gradients` held."""
+    mean = lambda *seen: jnp.mean(jnp.stack(seen), axis=0, keepdims=True)
+    held = lambda m: jax.tree.map(mean, *map(m.of, gradients))
     memories = model.memories().items()
     return {name: m.markov.propagate(memory[name], h, held(m)) for name, m in memories}
 

@@ -16,7 +16,6 @@ from jaxtyping import Array, Bool, PyTree
 
 from .._equation import Augmented
 from .._results import RESULTS
-from .._second import has_forward
 from .._types import Count, Flag, Scalar
 from .base import Problem
 from .clock import AbstractClock
@@ -27,7 +26,7 @@ from .quasi_newton_bdf import QuasiNewtonBDF
 from .reporting import AbstractReporting
 from .rodas5p import Rodas5P, gradients_per_step
 from .steady import Steady
-from .with_tangent import WithTangent, is_differentiated
+from .with_tangent import WithTangent, is_differentiated, looped_for
 
 # Extrapolation to ten times the distance would magnify the rounding of five gradients 1e5 times.
 _GROWTH = 3.0
@@ -151,7 +150,7 @@ class Leg(eqx.Module):
         controller = self._controller(problem)
         solution = dfx.diffeqsolve(
             dfx.ODETerm(self.clock.field()),
-            self._solver(problem),
+            self._solver(problem, adjoint),
             start,
             end,
             self._first(pace),
@@ -204,10 +203,11 @@ class Leg(eqx.Module):
             pace, state = state.proposed, controller.forget_counts(state)
         return front, Carry(solution.solver_state, state, pace, made)
 
-    def _solver(self, problem: Problem) -> dfx.AbstractSolver:
+    def _solver(self, problem: Problem, adjoint: Any = None) -> dfx.AbstractSolver:
         if self._has_tangent(problem):
             active = is_differentiated(eqx.filter(problem, eqx.is_inexact_array)) > 0
-            return WithTangent(self.solver, active, self._unit(problem), self.tangent)
+            solver = looped_for(self.solver, adjoint)
+            return WithTangent(solver, active, self._unit(problem), self.tangent)
         if not isinstance(self.solver, AbstractReporting):
             return self.solver
         origin = jax.lax.stop_gradient(problem.y0.theta) if self.by_range else None
@@ -216,10 +216,7 @@ class Leg(eqx.Module):
     def _has_tangent(self, problem: Problem) -> bool:
         """Whether stability may bound its steps, and a derivative would not see it."""
         own = isinstance(self.solver, AbstractReporting | dfx.AbstractImplicitSolver)
-        if own or self.tangent is None or not self._adapts:
-            return False
-        y0 = problem.y0
-        return has_forward(lambda theta: problem.equation.gradient(theta, y0.fixed), y0.theta)
+        return self.tangent is not None and not own and self._adapts and problem.has_forward
 
     def _unit(self, problem: Problem) -> Augmented:
         """What counts as one in each array of the state."""
@@ -326,8 +323,8 @@ class Leg(eqx.Module):
         `ran`: whether this call made steps; `first`: whether they are the first of the leg.
         """
         first, steps = jnp.where(first, 1, 0), solution.stats["num_steps"]
-        solver = self._solver(problem)
-        if isinstance(solver, AbstractReporting):
+        if isinstance(self.solver, AbstractReporting):
+            solver: Any = self._solver(problem)
             return first * solver.first_gradients + solution.controller_state.gradients
         if isinstance(self.solver, Rodas5P):
             return first + steps * gradients_per_step(problem.parameters)

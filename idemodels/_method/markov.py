@@ -16,7 +16,6 @@ from .._equation import Augmented
 from .._flow import FlowEquation
 from .._model import AbstractModel, as_breakpoints
 from .._results import RESULTS
-from .._second import has_forward
 from .._types import Flag
 from .base import AbstractMethod, Answer, Problem, is_advanced, is_markov
 from .clock import LogTime, StepTime
@@ -270,9 +269,7 @@ class Markov(AbstractMethod):
         """
         if has_momentum(problem.equation.model):
             return False
-        y0 = problem.y0
-        gradient = lambda theta: problem.equation.gradient(theta, y0.fixed)
-        return not differentiated or has_forward(gradient, y0.theta)
+        return not differentiated or problem.has_forward
 
     def _runge_kutta(self) -> dfx.AbstractSolver:
         return dfx.Dopri8() if self.rtol < _TIGHT else dfx.Tsit5()

@@ -352,6 +352,7 @@ class _Iterate(eqx.Module):
 
     @property
     def forgotten(self) -> Scalar:
+        """The rate, a little nearer to what it is before anything is known."""
         return jnp.maximum(self.rate, jnp.minimum(_FORGET * self.rate, _RATE))
 
 
@@ -472,7 +473,11 @@ class _Formula(eqx.Module):
         first = it.count == 0
         # a gradient that is not as foretold tells of a kink that lies between the points
         told, off = it.gradient - it.secants.gradients[0], g - it.gradient
-        wrong = ~first & (_norm(off) > _WRONG * _norm(told)) & (felt(off) > _MATTERS)
+        wrong = (
+            ~first
+            & (jnp.linalg.norm(off) > _WRONG * jnp.linalg.norm(told))
+            & (felt(off) > _MATTERS)
+        )
         secants = it.secants.with_point(it.theta, g).of_one_side(wrong)
         S, G = secants.differences()
         past = mix(self.weights, self.known.theta)
@@ -491,7 +496,7 @@ class _Formula(eqx.Module):
         # noise of the gradient keeps a correction from becoming smaller than it
         noisy = ~first & (size <= _NOISY)
         done = (jnp.minimum(rate, 1.0) * size <= _ENOUGH) | noisy
-        unseen = _norm(change) > _STEEPER * _steepness(S, G) * _norm(way)
+        unseen = jnp.linalg.norm(change) > _STEEPER * _steepness(S, G) * jnp.linalg.norm(way)
         done = only | (done & ~(first & unseen & (felt(change) > 1.0)))
         return _Iterate(it.theta + step, foretold, secants, rate, size, it.count + 1, done)
 
@@ -556,10 +561,6 @@ def _least_squares(rows: Float[Array, "r p"], target: Float[Array, " p"]) -> Flo
     sound = squares > least
     inverse = jnp.where(sound, 1.0 / jnp.where(sound, squares, 1.0), 0.0)
     return u @ (inverse * (u.T @ (rows @ target)))
-
-
-def _norm(x: Array) -> Scalar:
-    return jnp.sqrt(jnp.sum(x**2))
 
 
 def _steepness(S: Float[Array, "r p"], G: Float[Array, "r p"]) -> Scalar:

@@ -8,18 +8,21 @@ import equinox as eqx
 from jaxtyping import Array, PyTree
 
 from .._equation import Augmented, Equation, equation_of
-from .._types import Scalar
 
 
 class Reported(eqx.Module):
-    """The error of a step, and the gradients that it took.
+    """The error of a step, and what else a controller is told of it.
 
     A controller alone sees every step's error, that of a rejected one too; what else a solver
     knows of a rejected step is forgotten.
+
+    - `gradients`: those that it took; 0 where they are counted otherwise.
+    - `tangent`: the error of a tangent of the path, 1 where it is as large as allowed.
     """
 
     error: Augmented
-    gradients: Scalar
+    gradients: Any = 0
+    tangent: Any = 0.0
 
 
 class AbstractReporting(dfx.AbstractAdaptiveSolver):

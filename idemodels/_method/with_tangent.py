@@ -20,19 +20,13 @@ from jaxtyping import Array, PyTree
 from .._equation import Augmented
 from .._types import Flag, Scalar
 from .norms import group_norm
-
-
-class AlongTangent(eqx.Module):
-    """The error of a step, and that of a tangent, as a part of what is allowed."""
-
-    error: Augmented
-    tangent: Scalar
+from .reporting import Reported
 
 
 class WithTangent(dfx.AbstractAdaptiveSolver):
     """`solver`, with a tangent in its state where the path is differentiated.
 
-    A step makes about twice the gradients then. `Guarded` reads its error.
+    A step takes a derivative of each gradient then. `Guarded` reads its error.
 
     - `active`: whether the path is differentiated.
     - `unit`: like the state, the size that counts as one.
@@ -86,7 +80,8 @@ class WithTangent(dfx.AbstractAdaptiveSolver):
             return _moving(solver.step(terms, t0, t1, y, args, state, made_jump))
 
         def both():
-            by = lambda moving: step(moving, _in_both_modes(self.solver))
+            solver = _looped(self.solver, "bounded")  # forwards here, in reverse by the adjoint
+            by = lambda moving: step(moving, solver)
             made, tangent, rest = jax.jvp(by, (moving,), (_held(along),), has_aux=True)
             y1, y_error, _, inner, _ = _held(tangent)
             size = self._size(y1)
@@ -100,7 +95,8 @@ class WithTangent(dfx.AbstractAdaptiveSolver):
 
         made, rest, along, wrong = jax.lax.cond(eqxi.unvmap_any(self.active), both, alone)
         y1, y_error, dense, inner, result = eqx.combine(made, rest)
-        return y1, AlongTangent(y_error, wrong), dense, (inner, along), result
+        reported: Any = Reported(y_error, tangent=wrong)
+        return y1, reported, dense, (inner, along), result
 
     def _size(self, y: Augmented) -> Scalar:
         return group_norm(jax.tree.map(jnp.divide, y, self.unit))
@@ -119,11 +115,21 @@ def _is_differentiated_jvp(primals: Any, tangents: Any) -> tuple[Scalar, Scalar]
     return jnp.ones(()), jnp.zeros(())
 
 
-def _in_both_modes(solver: dfx.AbstractSolver) -> dfx.AbstractSolver:
-    """The same, whose loop over stages can be differentiated forwards and in reverse."""
+def looped_for(solver: dfx.AbstractSolver, adjoint: Any) -> dfx.AbstractSolver:
+    """`solver`, with a loop over its stages that has the modes of differentiation of `adjoint`.
+
+    diffrax does so itself, where it finds a Runge--Kutta solver that is not wrapped.
+    """
+    if isinstance(adjoint, dfx.ForwardMode):
+        return _looped(solver, "lax")
+    return _looped(solver, "bounded") if isinstance(adjoint, dfx.DirectAdjoint) else solver
+
+
+def _looped(solver: dfx.AbstractSolver, kind: str) -> dfx.AbstractSolver:
+    """`solver`, with a loop of this kind over its stages, unless it says one itself."""
     if isinstance(solver, dfx.AbstractRungeKutta) and solver.scan_kind is None:
         none = lambda x: x is None
-        solver = eqx.tree_at(lambda s: s.scan_kind, solver, "bounded", is_leaf=none)
+        solver = eqx.tree_at(lambda s: s.scan_kind, solver, kind, is_leaf=none)
     return solver
 
 
