@@ -17,6 +17,7 @@ from ._flow import InterpolatingFlow
 from ._model import AbstractModel, breakpoints_of
 from ._optax_state import moments_from_optax, updated
 from ._parameters import as_parameters, check_model, check_objective
+from ._programs import program
 from ._results import RESULTS, Trajectory, integrated_rate, losses
 from ._types import Objective, Theta
 
@@ -114,7 +115,7 @@ class _Plan(eqx.Module):
     from_start: bool
 
 
-@eqx.filter_jit
+@program
 def _scan(model, objective, theta0, rest, plan, given, save):
     """The kept iterates, their moments and losses, and whether the last is not finite.
 

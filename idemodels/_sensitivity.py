@@ -18,6 +18,7 @@ from ._flow import InterpolatingFlow
 from ._method import AbstractMethod, Markov
 from ._model import AbstractModel
 from ._parameters import as_parameters, check_model, check_objective, check_real_scalar
+from ._programs import program
 from ._results import RESULTS, Trajectory, is_okay
 from ._run import Run, floating
 from ._second import has_forward
@@ -202,7 +203,7 @@ def _check_forward(objective: Any, theta: Any, rest: Any, args: Any, name: str) 
         )
 
 
-@eqx.filter_jit
+@program
 def _derivative(
     run: Run, outcome: Callable[..., Any], scales: dict[str, Any], continuous: bool
 ) -> tuple[Derivative, Any]:

@@ -23,6 +23,7 @@ from ._method.rodas5p import IMPLICIT_PARAMETERS
 from ._model import AbstractModel, breakpoints_of, without_derivative_of_jumps
 from ._optax_state import first_of, memories_in
 from ._parameters import as_parameters, check_model, check_objective
+from ._programs import program
 from ._results import (
     RESULTS,
     State,
@@ -248,7 +249,7 @@ class _Keep(eqx.Module):
         return {"saved": saved, "loss": self.equation.loss(y.theta)}
 
 
-@eqx.filter_jit
+@program
 def prepare(
     equation: Equation | FlowEquation, theta, state0, ts, valid, save, breakpoints
 ) -> Problem:
@@ -279,7 +280,7 @@ def _taken(name: str, given: PyTree[Any], like: PyTree[Array]) -> PyTree[Array]:
     return jax.tree_util.tree_map_with_path(put, like)
 
 
-@eqx.filter_jit
+@program
 def _finish(problem: Problem, answer: Answer) -> tuple[Any, ...]:
     equation, kept, ts = problem.equation, answer.kept, problem.ts
     rows = (ts <= answer.s) & problem.valid
@@ -322,7 +323,7 @@ def report(problem: Problem, answer: Answer, resumed: bool) -> Trajectory:
     return Trajectory(problem.ts, times, theta, loss, moments, *ends, source="equation")
 
 
-@eqx.filter_jit
+@program
 def _guaranteed(problem: Problem, thetas: Theta) -> Bool[Array, " t"]:
     """Up to which of `ts` the paper's lemma says that the second moment is positive."""
     equation: Any = problem.equation

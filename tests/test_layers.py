@@ -14,6 +14,7 @@ LAYERS = [
     "_lost",
     "_checks",
     "_barrier",
+    "_programs",
     "_interrupt",
     "_second",
     "_results",

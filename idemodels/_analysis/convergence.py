@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 
 from .._equation import Equation, Fixed, cast, dtype_of, fraction_of
 from .._model import AbstractModel, AdaGrad, RMSProp
+from .._programs import program
 from .._results import Trajectory
 from .._types import Objective
 from .decay import envelope
@@ -258,7 +259,7 @@ def _measured(trajectory: Trajectory, model: Any, objective: Any, args: Any) -> 
 _PLAIN = AdaGrad(1.0)
 
 
-@eqx.filter_jit
+@program
 def _along(equation: Equation, has_model: bool, s, thetas, moments):
     model = cast(equation.model, dtype_of(thetas))
 

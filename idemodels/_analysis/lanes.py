@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ from jaxtyping import Array, PyTree
 from .._discrete import iterates
 from .._equation import cast, dtype_of
 from .._method import AbstractMethod
+from .._programs import program
 from .._results import is_okay, losses
 from .._solve import solve
 from .._target import Base, target_of
@@ -40,7 +40,7 @@ def leaves_of(base: Base, values: dict[str, np.ndarray]) -> dict[str, Any]:
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), leaves)
 
 
-@eqx.filter_jit
+@program
 def both(base: Base, leaves: dict[str, Any], marks: Array, method: AbstractMethod) -> Lanes:
     """Solves and runs every lane. `base.theta0` has floating arrays alone.
 

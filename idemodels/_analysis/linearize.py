@@ -15,6 +15,7 @@ from .._equation import Equation, Fixed, dtype_of
 from .._kernel import AbstractMarkovKernel
 from .._model import AbstractModel
 from .._parameters import as_parameters, check_model, check_objective
+from .._programs import program
 from .._second import jacobian, linearized
 from .._solve import Held
 from .._types import Objective, Theta
@@ -192,13 +193,13 @@ def _held(model: AbstractModel) -> dict[str, np.ndarray]:
     return {name: values for name, values in found.items() if name not in moving(model)}
 
 
-@eqx.filter_jit
+@program
 def _hessian(point: Point) -> Array:
     flat, unravel = ravel_pytree(point.theta)
     return jacobian(lambda x: ravel_pytree(point.gradient(unravel(x)))[0], flat)
 
 
-@eqx.filter_jit
+@program
 def _leading_pair(point: Point, profile: PyTree[Array], count: int):
     flat, unravel = ravel_pytree(point.theta)
     _, push = linearized(lambda x: ravel_pytree(point.gradient(unravel(x)))[0], flat)

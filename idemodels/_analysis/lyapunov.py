@@ -13,6 +13,7 @@ from .._checks import check_positive
 from .._equation import Augmented, Equation, Fixed, cast, dtype_of
 from .._kernel import Constant, Exponential
 from .._model import Adam, MemoryModel
+from .._programs import program
 from .._results import Trajectory
 from .._second import pushed
 from .._types import Objective
@@ -188,7 +189,7 @@ def lyapunov(
     )
 
 
-@eqx.filter_jit
+@program
 def _along(equation, extra, slack, given, losses, has_objective):
     """V and what belongs to it at every row."""
     dtype = dtype_of(given[1])

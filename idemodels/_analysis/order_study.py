@@ -14,6 +14,7 @@ from .._equation import cast, dtype_of
 from .._flow import FlowEquation, InterpolatingFlow, weights_of
 from .._method import Markov
 from .._parameters import as_parameters, check_objective
+from .._programs import program
 from .._results import State, is_okay
 from .._solve import Held, prepare, report
 from .order import order
@@ -126,7 +127,7 @@ def order_study(
     return OrderStudy(alphas, tuple(int(p) for p in orders), errors, np.array(slopes))
 
 
-@eqx.filter_jit
+@program
 def _largest(
     tx_of_alpha: Any,
     held: Any,

@@ -12,6 +12,7 @@ from .._checks import check_count
 from .._equation import Augmented
 from .._flow import SETTLED, FlowEquation, InterpolatingFlow, distrust, looks, roughness_of
 from .._parameters import as_parameters, check_objective
+from .._programs import program
 from .._solve import Held
 from .._types import Path
 
@@ -87,7 +88,7 @@ def smoothness(
     return Smoothness(ts, difference, step, spread, roughness, statement)
 
 
-@eqx.filter_jit
+@program
 def _states(equation: FlowEquation, theta: PyTree[Array], gaps: Array) -> Augmented:
     """The states after so many steps more each time, with a leading axis."""
 

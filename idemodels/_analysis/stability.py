@@ -12,6 +12,7 @@ from jaxtyping import Array, PyTree
 
 from .._equation import dtype_of
 from .._model import AbstractModel
+from .._programs import program
 from .._results import Trajectory
 from .._second import linearized
 from .._types import Objective
@@ -168,7 +169,7 @@ def _at(point: Point, s: Any, theta: PyTree[Array], moments: Any):
     return push, root, found._replace(profile=jnp.zeros(()))
 
 
-@eqx.filter_jit
+@program
 def _largest_by_matrix(point: Point, s, thetas, moments):
     def row(of):
         push, root, found = _at(point, *of)
@@ -180,7 +181,7 @@ def _largest_by_matrix(point: Point, s, thetas, moments):
     return jax.lax.map(row, (s, thetas, moments))
 
 
-@eqx.filter_jit
+@program
 def _largest_by_lanczos(point: Point, s, thetas, moments):
     size = point.size
     starts = jnp.broadcast_to(jr.normal(jr.key(0), (1, size), dtype_of(point.theta)), (2, size))

@@ -19,6 +19,7 @@ from .._discrete import run_discrete
 from .._equation import Fixed
 from .._method import AbstractMethod, History, Markov
 from .._plot import Pair, Side
+from .._programs import program
 from .._results import RESULTS, Trajectory, is_okay
 from .._solve import equation_for, solve
 from .._types import Theta
@@ -210,7 +211,7 @@ def _gradients(case: Case, path: Trajectory) -> Any:
     return _gradient_rows(equation, path.theta)
 
 
-@eqx.filter_jit
+@program
 def _gradient_rows(equation: Any, thetas: Any) -> Any:
     moving, fixed = eqx.partition(thetas, eqx.is_inexact_array)
     return jax.lax.map(lambda theta: equation.gradient(theta, Fixed(fixed)), moving)

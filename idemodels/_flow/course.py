@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from .._programs import program
 from .state import Layout
 from .walk import Known, Met, walk
 
@@ -74,7 +75,7 @@ def course_of(
     return Course(first, np.stack(list(distinct.values()), axis=1), met.unsure, met.eps)
 
 
-@eqx.filter_jit
+@program
 def _sampled(
     update: Any, layout: Layout, theta: Any, opt_state: Any, counters: tuple[Array, ...]
 ) -> Float[Array, "n f"]:

@@ -2,7 +2,6 @@
 
 from math import comb
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -10,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from .._equation import Augmented
+from .._programs import program
 from .._second import pushed
 from .._types import Scalar
 from .equation import FlowEquation
@@ -81,7 +81,7 @@ def farthest_multiplier(equation: FlowEquation, y: Augmented) -> Scalar:
     return jnp.where(jnp.all(late > 0), mean, 0.0)
 
 
-@eqx.filter_jit
+@program
 def looks(equation: FlowEquation, states: Augmented) -> tuple[Array, Array, Array]:
     """At states with a leading axis: the fifth difference, the first, the farthest multiplier."""
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import diffrax as dfx
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._programs import program
 from .._results import is_okay
 from .._run import Run
 from .._target import Base, dtype_of_base, target_of
@@ -67,7 +67,7 @@ def horizon(
     return sides[0], sides[1]
 
 
-@eqx.filter_jit
+@program
 def _along(run: Run, name: str, change: float, continuous: bool) -> Any:
     value = run.targets[name].value(run.base)
 

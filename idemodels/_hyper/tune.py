@@ -14,6 +14,7 @@ import optax
 from .._method import AbstractMethod
 from .._model import AbstractModel
 from .._objective import DigitsMLP
+from .._programs import program
 from .._results import RESULTS, is_okay
 from .._run import Run
 from .._target import Base, dtype_of_base, target_of
@@ -153,7 +154,7 @@ class _Training(eqx.Module):
         return jax.tree.map(last, path.theta), path.result
 
 
-@eqx.filter_jit
+@program
 def _through_the_equation(run: _Training, point: dict[str, Any]) -> tuple[Any, Any, Any]:
     """The loss after the training, its slopes, and the result of the solve."""
 
@@ -166,7 +167,7 @@ def _through_the_equation(run: _Training, point: dict[str, Any]) -> tuple[Any, A
     return value, slopes, result
 
 
-@eqx.filter_jit
+@program
 def _by_the_discrete_run(run: _Training, point: dict[str, Any]) -> dict[str, Any]:
     theta, _ = run.end(point, False)
     test = run.parts.test

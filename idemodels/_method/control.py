@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._equation import Augmented
 from .._kernel import Memory
+from .._programs import traced_once
 from .._results import RESULTS
 from .._types import Count, Flag, Scalar
 from .kick_drift import is_short, not_short
@@ -187,6 +188,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             reason=jnp.where(sound, NOT_STOPPED, BAD_RATE),
         )
 
+    @traced_once
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
     ):

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .._equation import Augmented, Equation, cast, dtype_of, equation_of
+from .._programs import traced_once
 from .._types import Flag, Scalar
 from .exact_step import ExactStep, combine, masked_lagrange, nodes_for, rows
 from .kick_drift import KickDrift, is_short
@@ -101,6 +102,7 @@ class ExponentialMultistep(AbstractReporting):
     def func(self, terms, t0, y0, args):
         return terms.vf(t0, y0, args)
 
+    @traced_once
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         del args
         equation = equation_of(terms)
@@ -285,6 +287,7 @@ class _Interpolation(dfx.AbstractLocalInterpolation):
     model: Split
     short: Any = None  # whether the step is short, and what its path is then
 
+    @traced_once
     def evaluate(self, t0, t1=None, left=True):
         del left
         if t1 is not None:

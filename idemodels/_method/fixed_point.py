@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PyTree, Shaped
 
 from .._checks import check_count, is_concrete
 from .._equation import Augmented, cast, fraction_of, quotient
+from .._programs import program
 from .._results import RESULTS
 from .._types import Count, Flag, Path, Scalar
 from .base import AbstractMethod, Answer, Problem, is_advanced, is_markov
@@ -143,7 +144,7 @@ class FixedPoint(AbstractMethod):
         return answer
 
 
-@eqx.filter_jit
+@program
 def _solve(method: FixedPoint, problem: Problem, elements: int, few: bool) -> Answer:
     """`few`: whether equations are solved by Newton's method, with matrices."""
     rate = _rate(problem)

@@ -14,6 +14,7 @@ from jaxtyping import Array, PyTree
 from .._checks import all_finite, is_concrete
 from .._equation import Augmented
 from .._flow import FlowEquation, Paces, plan_of
+from .._programs import program
 from .._results import RESULTS
 from .._types import Flag, Scalar
 from .base import Answer, Problem
@@ -91,7 +92,7 @@ def _padded(steps: Sequence[int]) -> np.ndarray:
     return np.pad(np.asarray(steps, float), (0, size - len(steps)), constant_values=np.inf)
 
 
-@eqx.filter_jit
+@program
 def _crossing(
     method: Any,
     problem: Problem,
@@ -130,7 +131,7 @@ def _shared(y: Augmented, method: Any, stretches: int) -> dfx.AbstractAdjoint:
     return dfx.RecursiveCheckpointAdjoint(checkpoints=max(_FEWEST, whole.checkpoints // stretches))
 
 
-@eqx.filter_jit
+@program
 def _exact(problem: Problem, front: Front, longest: int, end: Scalar, breaks: Array) -> Front:
     """At most `longest` steps of the optimizer up to `end`, and the path through them.
 
@@ -210,7 +211,7 @@ def _between(stack: Augmented, sigma: Scalar, width: int, least: Any, most: Any)
     return jax.tree.map(leaf, stack)
 
 
-@eqx.filter_jit
+@program
 def _flowing(
     method: Any,
     problem: Problem,

@@ -16,6 +16,7 @@ from .._checks import all_finite, check_count, is_concrete
 from .._equation import Augmented, fraction_of, quotient
 from .._kernel import check_kernel
 from .._model import AbstractModel
+from .._programs import program
 from .._results import RESULTS
 from .._types import Count, Flag, Scalar
 from .base import AbstractMethod, Answer, Problem, is_advanced
@@ -125,7 +126,7 @@ def _check_sound(problem: Problem, weights: dict[str, Weights], steps: int) -> N
         )
 
 
-@eqx.filter_jit
+@program
 def _weigh(problem: Problem, steps: int) -> dict[str, Weights]:
     h = _step_size(problem, steps)
     memories = problem.equation.model.memories()
@@ -196,7 +197,7 @@ class _Start(eqx.Module):
     coefficients: Array
 
 
-@eqx.filter_jit
+@program
 def _march(problem: Problem, weights: dict[str, Weights], steps: int) -> Answer:
     h = _step_size(problem, steps)
     model = problem.equation.model

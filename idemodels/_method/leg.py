@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
 from .._equation import Augmented
+from .._programs import program
 from .._results import RESULTS
 from .._types import Count, Flag, Scalar
 from .base import Problem
@@ -333,7 +334,7 @@ class Leg(eqx.Module):
         return jnp.where(ran, gradients_of_steps(self.solver, steps, first), 0)
 
 
-@eqx.filter_jit
+@program
 def begin(problem: Problem) -> Front:
     """Where a path begins: nothing is done yet but the first gradient."""
     ts = problem.ts

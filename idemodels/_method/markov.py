@@ -15,6 +15,7 @@ from .._checks import check_count, is_concrete
 from .._equation import Augmented
 from .._flow import FlowEquation
 from .._model import AbstractModel, as_breakpoints
+from .._programs import program
 from .._results import RESULTS
 from .._types import Flag
 from .base import AbstractMethod, Answer, Problem, is_advanced, is_markov
@@ -378,7 +379,7 @@ class Markov(AbstractMethod):
         return Leg(clock=clock, end=end, **(usual | changed))
 
 
-@eqx.filter_jit
+@program
 def _start(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Front:
     """Where a memory is empty: one optimizer step, or less, in the logarithm of what has passed."""
     start, end = front.t, problem.ts[-1]
@@ -418,7 +419,7 @@ def _empty(equation: Any, y: Augmented, g: PyTree[Array]) -> Flag:
     return jnp.any(jnp.stack(flags)) if flags else jnp.zeros((), bool)
 
 
-@eqx.filter_jit
+@program
 def _main(
     method: Markov, problem: Problem, front: Front, adjoint: Any, by: Any, differentiated: bool
 ) -> Front:
@@ -427,14 +428,14 @@ def _main(
     return leg.run(problem, front, adjoint)
 
 
-@eqx.filter_jit
+@program
 def _implicit(method: Markov, problem: Problem, front: Front, adjoint: Any, by: Any) -> Front:
     """From where the path became stiff to its end."""
     leg, front = method.implicit_leg(problem, front, by)
     return leg.run(problem, front, adjoint)
 
 
-@eqx.filter_jit
+@program
 def _held(problem: Problem, front: Front) -> Front:
     """Where the path came to rest, its last state up to the end."""
     rests = front.result == RESULTS.steady_state

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from .._checks import check_count
 from .._equation import Augmented, Equation, cast, dtype_of, equation_of, fraction_of, quotient
 from .._model import AbstractModel
+from .._programs import traced_once
 from .._types import Count, Flag, Scalar
 from .exact_step import ExactStep, masked_lagrange, mix, nodes_for
 from .kick_drift import KickDrift, is_short, of_gradient
@@ -60,6 +61,7 @@ class _Interpolation(dfx.AbstractLocalInterpolation):
     model: Split
     short: Any = None  # whether the step is short, and what its path is then
 
+    @traced_once
     def evaluate(self, t0, t1=None, left=True):
         del left
         if t1 is not None:
@@ -174,6 +176,7 @@ class QuasiNewtonBDF(AbstractReporting):
     def func(self, terms, t0, y0, args):
         return terms.vf(t0, y0, args)
 
+    @traced_once
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         del args
         equation = equation_of(terms)

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .._checks import is_concrete
+from .._programs import program
 from .base import AbstractModel
 from .schedule import Schedule
 
@@ -144,7 +144,7 @@ def _sampled(rate: Callable[[Any], Any], s: np.ndarray) -> np.ndarray | None:
         return np.asarray(values, np.float64) if is_concrete(values) else None
 
 
-@eqx.filter_jit
+@program
 def _map(rate: Callable[[Any], Any], s: Any) -> Any:
     with jax.numpy_dtype_promotion("standard"):  # as in `AbstractModel.alpha`
         return jax.vmap(lambda s: jnp.asarray(rate(s), s.dtype))(s)

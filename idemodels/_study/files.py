@@ -2,13 +2,13 @@
 
 from itertools import pairwise
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .._analysis.published_scheme import SUBSTEPS, published_scheme
 from .._model import SecondOrderAdam
+from .._programs import program
 from .base import Finding, colour, grouped, panels, positive
 
 # What lies between their curve and the discrete run, from one to the other.
@@ -78,7 +78,7 @@ def _row(values, usual, shifted):
     }
 
 
-@eqx.filter_jit
+@program
 def _gradients(objective, x):
     return jax.vmap(jax.grad(objective))(x)
 

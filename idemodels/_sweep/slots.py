@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from .._programs import program
 from .rounds import Setup
 
 # Solver steps in a round: between two rounds the host looks which lanes are over.
@@ -46,7 +47,7 @@ class Mapped:
 def _mapped(name: str, devices: tuple[Any, ...]) -> Callable[..., Any]:
     """One object for a function, so that another sweep with the same shapes compiles nothing."""
 
-    @eqx.filter_jit
+    @program
     def mapped(setup, lanes, *static):
         arrays, rest = eqx.partition(lanes, eqx.is_array)
         shared, fixed = eqx.partition(setup, eqx.is_array)
@@ -216,11 +217,11 @@ class Stored:
 _LEARN = 32
 
 
-@eqx.filter_jit
+@program
 def _put(lanes: Any, new: Any, into: Any) -> Any:
     return jax.tree.map(lambda old, new: old.at[into].set(new, mode="drop"), lanes, new)
 
 
-@eqx.filter_jit
+@program
 def _take(lanes: Any, at: Any) -> Any:
     return jax.tree.map(lambda x: x[at], lanes)

@@ -1,0 +1,61 @@
+"""How programs are traced and compiled."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
+
+# XLA's older code generator compiles a solve in half the time. All of it in one module keeps a
+# third of the memory maps, of which Linux gives a process 65,530.
+_QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+
+
+def program(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`eqx.filter_jit`; on a CPU quick to compile, where no other trace is around the call.
+
+    A program inside somebody's `jit`, `grad` or `vmap` is compiled as a part of that one.
+    """
+    usual = eqx.filter_jit(function)
+    quick = eqx.filter_jit(function, compiler_options=_QUICK)
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        return (quick if _outermost() and _can_be_quick() else usual)(*args, **kwargs)
+
+    return call
+
+
+def traced_once(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method whose Python runs once for arguments of the same shapes.
+
+    diffrax traces a step three times on the way to its loop.
+    """
+    once = eqx.filter_jit(method)
+
+    @functools.wraps(method)
+    def call(*args, **kwargs):
+        return once(*[jnp.asarray(x) if isinstance(x, bool) else x for x in args], **kwargs)
+
+    return call
+
+
+def _outermost() -> bool:
+    here = get_opaque_trace_state()
+    with jax.core.eval_context():
+        return here == get_opaque_trace_state()
+
+
+@functools.cache
+def _can_be_quick() -> bool:
+    """Whether the backend is a CPU, and its compiler has the options."""
+    if jax.default_backend() != "cpu":
+        return False
+    try:
+        jax.jit(lambda: 0, compiler_options=_QUICK)()
+    except jax.errors.JaxRuntimeError:  # another release of XLA
+        return False
+    return True
