@@ -6,25 +6,35 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 
 # XLA's older code generator compiles a solve in half the time. All of it in one module keeps a
 # third of the memory maps, of which Linux gives a process 65,530.
-_QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+# What it makes of large arrays is slower by a third.
+_LARGE = 10_000
+_QUICK: dict[str, Any] = {
+    "compiler_options": {
+        "xla_cpu_use_fusion_emitters": False,
+        "xla_cpu_parallel_codegen_split_count": 1,
+    }
+}
 
 
 def program(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`eqx.filter_jit`; on a CPU quick to compile, where no other trace is around the call.
+    """`eqx.filter_jit`; on a CPU quick to compile, where arrays are small.
 
     A program inside somebody's `jit`, `grad` or `vmap` is compiled as a part of that one.
     """
     usual = eqx.filter_jit(function)
-    quick = eqx.filter_jit(function, compiler_options=_QUICK)
+    quick = eqx.filter_jit(function, **_QUICK)
 
     @functools.wraps(function)
     def call(*args, **kwargs):
-        return (quick if _outermost() and _can_be_quick() else usual)(*args, **kwargs)
+        small = all(getattr(x, "size", 1) <= _LARGE for x in jax.tree.leaves((args, kwargs)))
+        chosen = quick if small and _outermost() and _can_be_quick() else usual
+        return chosen(*args, **kwargs)
 
     return call
 
@@ -55,7 +65,7 @@ def _can_be_quick() -> bool:
     if jax.default_backend() != "cpu":
         return False
     try:
-        jax.jit(lambda: 0, compiler_options=_QUICK)()
+        jax.jit(lambda: 0, **_QUICK)()
     except jax.errors.JaxRuntimeError:  # another release of XLA
         return False
     return True
