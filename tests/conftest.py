@@ -1,9 +1,12 @@
 """The tests choose the precision, never the library."""
 
+import atexit
 import gc
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 
 # XLA's older code generator takes half as long to compile a solve. Processes that tests start, and
 # pytest's workers, inherit it: only the first asks whether this jaxlib still has it, since an
@@ -22,6 +25,11 @@ def _faster_compilation() -> None:
 
 
 _faster_compilation()
+
+# Commands that tests start keep their programs for one another, in a folder of this session.
+if "IDEMODELS_CACHE" not in os.environ:
+    os.environ["IDEMODELS_CACHE"] = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, os.environ["IDEMODELS_CACHE"], ignore_errors=True)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

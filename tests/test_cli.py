@@ -227,3 +227,39 @@ def test_without_the_extra_it_says_what_to_install(tmp_path):
     )
     assert answer.returncode == 2
     assert answer.stderr == "idemodels: error: this needs pydantic: pip install 'idemodels[run]'\n"
+
+
+def test_a_second_command_compiles_nothing_anew(tmp_path):
+    """What the first one kept, in a folder that is made."""
+    config = tmp_path / "one.toml"
+    config.write_text(
+        TWO_RUNS.partition("[[runs]]")[0] + "steps = 20\nmethod = { kind = 'markov' }\n"
+    )
+    kept = tmp_path / "kept" / "here"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "IDEMODELS_CACHE": str(kept)}
+    line = [sys.executable, "-m", "idemodels", "run", str(config), "--json"]
+    run = lambda *more: subprocess.run(
+        [*line, *more], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert run("--no-cache").returncode == 0
+    assert not kept.exists()
+    assert run().returncode == 0
+    first = sorted(path.name for path in kept.glob("*-cache"))
+    assert len(first) > 10
+    assert run().returncode == 0
+    assert sorted(path.name for path in kept.glob("*-cache")) == first
+
+
+def test_a_cache_that_cannot_be_written_is_told_once(tmp_path):
+    config, file = tmp_path / "two.toml", tmp_path / "file"
+    config.write_text(TWO_RUNS % "")
+    file.write_text("in the way")
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "IDEMODELS_CACHE": str(file / "inside")}
+    line = [sys.executable, "-m", "idemodels", "run", str(config), "--quiet"]
+    found = subprocess.run(
+        line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0
+    assert found.stderr.count("compiled programs cannot be kept") == 1
+    assert "IDEMODELS_CACHE" in found.stderr
+    assert "--no-cache" in found.stderr

@@ -3,12 +3,15 @@
 import subprocess
 import sys
 
+import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import idemodels as ide
 from idemodels._programs import program, traced_once
 
 MAPS = """
@@ -81,3 +84,82 @@ def test_a_solve_keeps_a_few_hundred_memory_maps(model):
     code = MAPS.replace("{model}", model)
     kept = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     assert kept < 400
+
+
+TS, QUADRATIC = np.arange(11.0), ide.Quadratic()
+MODELS = {
+    "Adam": lambda rate: ide.Adam(rate),
+    "RMSProp": lambda rate: ide.RMSProp(rate),
+    "causal": lambda rate: ide.RMSProp(rate, reading="causal"),
+    "AdaGrad": lambda rate: ide.AdaGrad(rate),
+    "inertia": lambda rate: ide.SecondOrderAdam(rate),
+    "flow": lambda rate: ide.InterpolatingFlow(optax.sgd(0.1), order=2),
+}
+METHODS = {
+    "tight": ide.Markov(rtol=1e-8),
+    "Tsit5": ide.Markov(dfx.Tsit5()),
+    "Euler": ide.Markov(dfx.Euler()),
+    "History": ide.History(),
+}
+
+
+def traced(model, method=None, objective=QUADRATIC, **options):
+    """The program of a loss, as text."""
+    loss = lambda rate: ide.solve(model(rate), objective, 1.0, TS, method=method, **options).loss
+    return str(jax.make_jaxpr(loss)(0.1))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_program_of_a_model_calls_the_host(name):
+    assert "callback" not in traced(MODELS[name], throw=False)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_program_of_a_method_calls_the_host(name):
+    assert "callback" not in traced(ide.Adam, METHODS[name], throw=False)
+
+
+def test_what_raises_inside_a_trace_still_does():
+    """The result where `throw` is left, and a check of the user's own."""
+    assert "callback" in traced(ide.Adam)
+
+    def checked(x):
+        return 0.5 * eqx.error_if(x, x > 10.0, "too far") ** 2
+
+    assert "callback" in traced(ide.Adam, objective=checked, throw=False)
+    with pytest.raises(Exception, match="too far"):
+        ide.solve(ide.Adam(0.1), checked, 20.0, TS)
+
+
+KEPT = """
+import collections, sys
+import jax, numpy as np, optax, idemodels as ide
+from jax import monitoring
+found = collections.Counter()
+monitoring.register_event_listener(lambda event, **_: found.update([event]))
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_compilation_cache_dir", sys.argv[1])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+q, ts = ide.Quadratic(), np.arange(11.0)
+for model in (ide.Adam(0.1), ide.RMSProp(0.1), ide.AdaGrad(0.1), ide.SecondOrderAdam(0.1)):
+    path = ide.solve(model, q, 1.0, ts)
+flow = ide.InterpolatingFlow(optax.sgd(0.1), order=2)
+ide.solve(flow, q, 1.0, ts)
+ide.compare(ide.solve(ide.Adam(0.1), q, 1.0, ts), ide.run_discrete(ide.Adam(0.1), q, 1.0, 10))
+ide.sensitivity(ide.Adam(0.1), q, 1.0, 10, wrt=("learning_rate",))
+ide.sweep(ide.Adam(0.1), q, 1.0, 10, over={"learning_rate": [0.1, 0.2]})
+last = lambda rate: ide.solve(ide.Adam(rate), q, 1.0, ts, throw=False).loss[-1]
+jax.jit(jax.grad(last))(0.1)
+print(found["/jax/compilation_cache/cache_misses"], found["/jax/compilation_cache/cache_hits"])
+"""
+
+
+@pytest.mark.slow
+def test_a_second_process_compiles_nothing(tmp_path):
+    """With JAX's persistent cache, which keeps no program that calls the host."""
+    code = [sys.executable, "-c", KEPT, str(tmp_path)]
+    first, second = (subprocess.run(code, capture_output=True, check=True).stdout for _ in "ab")
+    missed, _ = map(int, first.split())
+    again, found = map(int, second.split())
+    assert missed > 20
+    assert (again, found >= missed) == (0, True)

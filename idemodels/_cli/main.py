@@ -49,11 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(arguments: argparse.Namespace) -> int:
     from .._config import ConfigError
+    from .cache import kept_programs
     from .commands import COMMANDS
     from .store import OutputError
 
     try:
-        return COMMANDS[arguments.command](arguments)
+        with kept_programs(not getattr(arguments, "no_cache", True)):
+            return COMMANDS[arguments.command](arguments)
     except (ConfigError, OutputError) as e:
         return _fail(str(e), USAGE)
 
@@ -123,6 +125,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (run, sweep, paper, study, listing):
         _add_options(command)
+    for command in (run, sweep, paper, study):
+        command.add_argument(
+            "--no-cache",
+            action="store_true",
+            help="keep no compiled programs (default: in $IDEMODELS_CACHE, or your cache folder)",
+        )
     return parser
 
 

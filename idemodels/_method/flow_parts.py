@@ -22,6 +22,7 @@ from .clock import pace
 from .control import Guarded, to_result
 from .leg import UNKNOWN, Front, begin, checkpointed, gradients_of_steps, rows
 from .norms import group_norm, largest
+from .unchecked import diffeqsolve
 
 # Down to this rtol, and up to this order, the method of order 3 needs the fewest gradients.
 _LOOSE, _LOW = 1e-5, 2
@@ -245,7 +246,7 @@ def _flowing(
         if paces is not None:
             given = controller.rtol, controller.atol, controller.norm
             controller = Paced(*given, controller, paces)
-    solution = dfx.diffeqsolve(
+    solution = diffeqsolve(
         dfx.ODETerm(equation),
         solver,
         start,
@@ -263,7 +264,6 @@ def _flowing(
         adjoint=adjoint,
         event=method.event,
         max_steps=method.max_steps,
-        throw=False,
     )
     assert solution.ts is not None
     assert solution.ys is not None

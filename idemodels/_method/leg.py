@@ -27,6 +27,7 @@ from .quasi_newton_bdf import QuasiNewtonBDF
 from .reporting import AbstractReporting
 from .rodas5p import Rodas5P, gradients_per_step
 from .steady import Steady
+from .unchecked import diffeqsolve
 from .with_tangent import WithTangent, is_differentiated, looped_for
 
 # Extrapolation to ten times the distance would magnify the rounding of five gradients 1e5 times.
@@ -149,7 +150,7 @@ class Leg(eqx.Module):
         inside = jnp.where(ts < end, jnp.maximum(ts, start), start)
         inside = jax.lax.cummax(inside)
         controller = self._controller(problem)
-        solution = dfx.diffeqsolve(
+        solution = diffeqsolve(
             dfx.ODETerm(self.clock.field()),
             self._solver(problem, adjoint),
             start,
@@ -168,7 +169,6 @@ class Leg(eqx.Module):
             adjoint=adjoint,
             event=self._event(),
             max_steps=steps,
-            throw=False,
             solver_state=carry.solver,
             controller_state=carry.controller,
         )

@@ -14,6 +14,7 @@ from .clock import pace
 from .control import Guarded
 from .norms import group_norm, largest, units
 from .rodas5p import Rodas5P
+from .unchecked import diffeqsolve
 
 # The steps of the closure's solve are counted, no more: at a tolerance where they are dozens.
 _RTOL, _ATOL, _MAX_STEPS = 1e-6, 1e-9, 4096
@@ -63,7 +64,7 @@ def closure_density(problem: Problem, end: Scalar, dense: bool) -> Density:
     start = problem.ts[0]
     equation = problem.equation
     unit = units(problem.y0, problem.g0, equation.model.memories(), _ATOL, dense)
-    solution = dfx.diffeqsolve(
+    solution = diffeqsolve(
         equation.term(),
         Rodas5P() if dense else dfx.Tsit5(),
         start,
@@ -84,7 +85,6 @@ def closure_density(problem: Problem, end: Scalar, dense: bool) -> Density:
             origin=problem.y0.theta,
         ),
         max_steps=_MAX_STEPS,
-        throw=False,
     )
     assert solution.ts is not None
     ts = jnp.concatenate([start[None], jnp.where(jnp.isfinite(solution.ts), solution.ts, end)])
