@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import idemodels as ide
-from benchmarks import flow_tables, peers
+from benchmarks import first, flow_tables, peers
 from benchmarks.case import measure
 from benchmarks.flow_held import held
 from benchmarks.flow_optimizers import OPTIMIZERS
@@ -105,3 +105,13 @@ def test_past_gradients_lead_the_optimizers_own_steps_near_the_run():
         found = held(optax.adam(0.01), jax.grad(ide.Quadratic()), start, marks, 1e-4, 1e-6)
     assert np.max(np.abs(found.path - run.theta)) < 1e-5
     assert found.gradients < 200
+
+
+def test_the_page_of_first_calls_is_made_of_its_record():
+    page = json.loads((ROOT / "benchmarks" / "results" / "first.json").read_text())
+    found = page["records"]
+    assert {r["result"] for r in found} == {"successful"}
+    assert len({r["entry"] for r in found}) >= 12
+    assert all(r["maps"] >= 0 < r["cpu"] and r["second"] < r["wall"] for r in found)
+    readme = (ROOT / "benchmarks" / "README.md").read_text()
+    assert insert(readme, first.tables(page), "benchmarks.first") == readme
