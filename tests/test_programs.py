@@ -100,13 +100,15 @@ METHODS = {
     "Tsit5": ide.Markov(dfx.Tsit5()),
     "Euler": ide.Markov(dfx.Euler()),
     "History": ide.History(),
+    "Kvaerno5": ide.Markov(dfx.Kvaerno5()),
+    "event": ide.Markov(event=dfx.Event(lambda s, y, args, **_: y.theta < 0.5)),
 }
 
 
 def traced(model, method=None, objective=QUADRATIC, **options):
-    """The program of a loss, as text."""
+    """The program of a loss, as it goes to the compiler."""
     loss = lambda rate: ide.solve(model(rate), objective, 1.0, TS, method=method, **options).loss
-    return str(jax.make_jaxpr(loss)(0.1))
+    return jax.jit(loss).lower(0.1).as_text()
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock  # noqa: F401  JAX asks for it where a cache has a size
 import jax
 
 _BYTES = 2**30
