@@ -556,14 +556,19 @@ def _linear(model: AbstractModel, memory: dict[str, PyTree[Array]]) -> dict[str,
 def _least_squares(rows: Float[Array, "r p"], target: Float[Array, " p"]) -> Float[Array, " r"]:
     """The combination of `rows` nearest to `target`, without directions that are noise.
 
-    By the normal equations: a singular value decomposition of the rows takes LAPACK many times as
-    long as the gradient, and what they lose the next iteration makes good.
+    By the normal equations of rows of length 1: a singular value decomposition of the rows takes
+    LAPACK many times as long as the gradient, and what they lose the next iteration makes good.
+    Rows of their own lengths would lose the shortest, which are the newest.
     """
+    lengths = jnp.linalg.norm(rows, axis=1)
+    there = lengths > 0
+    scale = jnp.where(there, 1.0 / jnp.where(there, lengths, 1.0), 0.0)
+    rows = scale[:, None] * rows
     squares, u = jnp.linalg.eigh(jnp.matmul(rows, rows.T, precision="highest"))
     least = jnp.maximum(_NOISE**2, 100 * jnp.finfo(rows.dtype).eps) * squares[-1]
     sound = squares > least
     inverse = jnp.where(sound, 1.0 / jnp.where(sound, squares, 1.0), 0.0)
-    return u @ (inverse * (u.T @ (rows @ target)))
+    return scale * (u @ (inverse * (u.T @ (rows @ target))))
 
 
 def _steepness(S: Float[Array, "r p"], G: Float[Array, "r p"]) -> Scalar:
