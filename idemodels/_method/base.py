@@ -30,6 +30,7 @@ class Problem(eqx.Module):
         with infinity; of length 0 where the learning rate is a constant and nobody told of any.
     - `curved`: whether the gradient has derivatives itself; not asked for many parameters, where
         no method takes them.
+    - `layout`: where each array of the parameters lies, if they are one array here.
     """
 
     equation: Any
@@ -40,6 +41,7 @@ class Problem(eqx.Module):
     valid: Flag
     breakpoints: Float[Array, " b"]
     curved: bool = eqx.field(static=True, default=True)
+    layout: Any = None
 
     @property
     def parameters(self) -> int:

@@ -415,6 +415,7 @@ class BelowZero(eqx.Module):
             for v, unit in zip(
                 *map(jax.tree.leaves, (moment, self.unit.memory[name])), strict=True
             ):
+                unit = jnp.broadcast_to(unit, (1, *v.shape))[0]
                 below = below | jnp.any(v < -10.0 * self.atol * unit)
         return below
 

@@ -223,7 +223,11 @@ class Leg(eqx.Module):
         """What counts as one in each array of the state."""
         # steps carry no derivative, and a norm has none where the gradient is 0
         y0, g0 = jax.lax.stop_gradient((problem.y0, problem.g0))
-        return units(y0, g0, problem.equation.model.memories(), self.atol, self.strict)
+        given = problem.equation.model.memories(), self.atol, self.strict
+        layout = problem.layout
+        if layout is None:
+            return units(y0, g0, *given)
+        return layout.spread(units(layout.many(y0), layout.tree(g0), *given))
 
     def _first(self, pace: Scalar) -> Scalar:
         return pace if self._adapts else jnp.ones_like(pace)

@@ -24,6 +24,7 @@ from .control import early_gradients
 from .exponential_multistep import ExponentialMultistep
 from .flow_parts import run_flow
 from .kick_drift import has_momentum
+from .layout import as_given, flattened, is_flattened
 from .leg import Front, Leg, begin, first_pace, rows
 from .norms import fastest_rate
 from .quasi_newton_bdf import QuasiNewtonBDF
@@ -223,6 +224,8 @@ class Markov(AbstractMethod):
     def run(self, problem, adjoint):
         if isinstance(problem.equation, FlowEquation):
             return run_flow(self, problem, adjoint)
+        if self.event is None and is_flattened(problem):
+            problem = flattened(problem)
         front = self.first_front(problem, adjoint)
         known = is_concrete(front)
         by = self.implicit_solver(problem, differentiated=not known)
@@ -242,7 +245,8 @@ class Markov(AbstractMethod):
         if "num_clamped" in stats:  # whatever else came of it
             clamped = stats["num_clamped"] > 0
             result = RESULTS.where(clamped, RESULTS.negative_second_moment, result)
-        return Answer(front.kept, front.t, front.y, result, stats)
+        y = front.y if problem.layout is None else as_given(problem.layout, front.y)
+        return Answer(front.kept, front.t, y, result, stats)
 
     def first_front(self, problem: Problem, adjoint: Any) -> Front:
         """Where the main leg begins: at s = 0, or past a start in ln s."""

@@ -1,6 +1,6 @@
 """AdaGrad."""
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -43,6 +43,8 @@ class AdaGrad(AbstractModel):
     **Raises:** `ValueError` for a learning rate or `eps` that is not positive, a negative
     `lr_decay`, an unknown `reading`.
     """
+
+    elementwise: ClassVar[bool] = True
 
     learning_rate: Any
     eps: Any

@@ -1,6 +1,6 @@
 """Adam."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -48,6 +48,8 @@ class Adam(AbstractModel):
     **Raises:** `ValueError` for a decay outside [0, 1), `rate="matched"` with a decay of 0, a
     learning rate or `eps` that is not positive, an unknown `rate` or `reading`.
     """
+
+    elementwise: ClassVar[bool] = True
 
     learning_rate: Any
     _b1: Decay

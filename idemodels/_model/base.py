@@ -52,6 +52,14 @@ class AbstractModel(eqx.Module):
         """
         return True
 
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether features and direction are of single numbers, whatever arrays these lie in.
+
+        A class says so itself: what it passes on may do something else.
+        """
+        return vars(type(self)).get("elementwise", False)
+
     def swinging(self) -> tuple[str, Any] | None:
         r"""The memory m of g through which theta swings, $\theta' = -\beta m$, and its rate r.
 

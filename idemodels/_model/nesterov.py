@@ -1,7 +1,7 @@
 """Nesterov's accelerated gradient, a prototype of the authors, for their experiments alone."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -33,6 +33,8 @@ class Nesterov(AbstractModel):
 
     **Raises:** `ValueError` for a learning rate that is not positive, or another momentum.
     """
+
+    elementwise: ClassVar[bool] = True
 
     learning_rate: Any
     momentum: str = eqx.field(static=True)

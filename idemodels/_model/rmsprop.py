@@ -1,6 +1,6 @@
 """RMSProp."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -46,6 +46,8 @@ class RMSProp(AbstractModel):
     **Raises:** `ValueError` for a decay outside [0, 1), `rate="matched"` with a decay of 0, a
     learning rate or `eps` that is not positive, an unknown `reading` or `rate`.
     """
+
+    elementwise: ClassVar[bool] = True
 
     learning_rate: Any
     _decay: Decay

@@ -1,6 +1,6 @@
 """Adam with inertia."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +51,8 @@ class SecondOrderAdam(AbstractModel):
     **Raises:** `ValueError` for a decay outside (0, 1), a learning rate or `eps` that is not
     positive, a `velocity0` that is not finite.
     """
+
+    elementwise: ClassVar[bool] = True
 
     learning_rate: Any
     _b1: Decay
