@@ -19,6 +19,7 @@ import xarray as xr
 import idemodels as ide
 from idemodels._sweep.names import variables
 from idemodels._sweep.program import program
+from idemodels._sweep.rounds import STATUS
 from idemodels._sweep.slots import Mapped
 
 # What two processes have in common, each in a file of its own.
@@ -378,3 +379,26 @@ def test_a_store_is_taken_up_after_any_failure(tmp_path, monkeypatch):
     with xr.open_zarr(path) as there:
         np.testing.assert_array_equal(there.status, 8)
     assert np.all(sweep(path, QUADRATIC, over=over).status <= 1)
+
+
+ELSEWHERE = """
+import os, sys, warnings
+import psutil  # has ways of its own on every system
+sys.modules["fcntl"] = None
+del os.sysconf
+import idemodels as ide
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # filelock's, that a file stands for a lock
+    found = ide.sweep(
+        ide.Adam(0.1), ide.Quadratic(), 1.0, 3, {"b2": [0.9, 0.99]}, store=sys.argv[1],
+        progress=False, discrete=False,
+    )
+print(found["status"].values.tolist())
+"""
+
+
+def test_a_sweep_needs_nothing_that_windows_and_macos_have_not(tmp_path):
+    """Windows has neither `fcntl` nor `os.sysconf`, macOS not what was asked of the latter."""
+    command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "x.zarr")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n")[0] == str(2 * [STATUS.index("done")]), done.stderr

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 OKAY, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 # The packages of the extra `run`, by the names that they are imported by.
-_EXTRA = ("filelock", "pydantic", "rich", "matplotlib", "sklearn", "xarray", "zarr")
+_EXTRA = ("filelock", "psutil", "pydantic", "rich", "matplotlib", "sklearn", "xarray", "zarr")
 
 _EPILOG = """\
 examples:

@@ -1,7 +1,6 @@
 """Many settings at once: what is run, in which order, and what is kept of it."""
 
 import importlib.util
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -247,7 +246,7 @@ def _method_for(model: Any) -> Markov:
 
 
 def _check_extra() -> None:
-    for package in ("xarray", "zarr", "rich"):
+    for package in ("xarray", "zarr", "rich", "filelock", "psutil"):
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(
                 f"`idemodels.sweep` needs {package}: pip install 'idemodels[run]'", name=package
@@ -331,7 +330,9 @@ def _memory() -> float:
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    import psutil
+
+    return float(psutil.virtual_memory().available)
 
 
 def _devices(devices: Any) -> list[Any]:

@@ -1,7 +1,6 @@
 """A sweep on disk: a Zarr store, written through xarray, region by region."""
 
 import errno
-import fcntl
 import glob
 import json
 import os
@@ -191,16 +190,17 @@ class Store:
         if self._journal is not None:
             self._journal.close()
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
 
     def _locked(self) -> Any:
+        import filelock
+
         path = self._beside("lock")
         self._try(lambda: path.parent.mkdir(parents=True, exist_ok=True))
-        lock = self._try(lambda: path.open("w"))
+        lock = filelock.FileLock(path, timeout=0)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
+            self._try(lock.acquire)
+        except filelock.Timeout:
             raise StoreError(
                 "Argument `store` must be a store that no other process writes to, but "
                 f"{self.path} is open in one. Wait until it ends, or choose another path."
@@ -218,8 +218,10 @@ class Store:
     def _try(self, act: Any) -> Any:
         try:
             return act()
+        except TimeoutError:  # is no error of the disk
+            raise
         except OSError as e:
-            full = e.errno in (errno.ENOSPC, errno.EDQUOT)
+            full = e.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
             advice = "Make room" if full else "Choose another path"
             raise StoreError(
                 f"Argument `store` must be a path that can be written to, but {self.path} cannot: "
