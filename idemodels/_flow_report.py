@@ -32,7 +32,7 @@ _FEW, _PART = 20, 1 / 6
 def with_model_error(trajectory: Trajectory, again: Trajectory) -> Trajectory:
     """The path of a flow, with its distance from that of the next order."""
     floating = lambda path: jax.tree.leaves(eqx.filter(path.theta, eqx.is_inexact_array))
-    apart = lambda a, b: jnp.max(jnp.abs(a - b).reshape(a.shape[0], -1), axis=1)
+    apart = lambda a, b: jnp.max(jnp.abs(a - b), axis=tuple(range(1, a.ndim)), initial=0)
     leaves = zip(floating(trajectory), floating(again), strict=True)
     error = jnp.max(jnp.stack([apart(a, b) for a, b in leaves]), axis=0)
     made = trajectory.stats["num_gradients"], again.stats["num_gradients"]

@@ -149,3 +149,108 @@ APART = {
 def test_the_first_difference_of_two_structures_is_told(theta, message):
     with pytest.raises(ValueError, match=message):
         ide.compare(path_of({"a": jnp.ones((2, 1))}), path_of(theta))
+
+
+# Every kind of leaf at once, and the same numbers alone.
+_SHARED = jnp.asarray([1.0, 2.0], jnp.float32)
+EVERY_KIND = {
+    "w": _SHARED,
+    "same": _SHARED,
+    "empty": jnp.zeros((0, 3), jnp.float32),
+    "half": jnp.asarray([0.5], jnp.bfloat16),
+    "count": 3,
+    "integers": jnp.arange(2),
+    "none": None,
+}
+ALONE = jnp.asarray([1.0, 2.0, 1.0, 2.0, 0.5], jnp.float32)
+
+
+def of_every_kind(theta):
+    assert theta["none"] is None
+    assert theta["empty"].shape == (0, 3)
+    half = theta["half"].astype(jnp.float32)
+    total = jnp.sum(jnp.cosh(theta["w"])) + 2 * jnp.sum(jnp.cosh(theta["same"]))
+    return total + theta["integers"][1] * theta["count"] * jnp.sum(jnp.cosh(half))
+
+
+def of_alone(theta):
+    return jnp.sum(jnp.asarray([1.0, 1.0, 2.0, 2.0, 3.0], jnp.float32) * jnp.cosh(theta))
+
+
+def _moving(theta):
+    """The numbers that move, at the last step."""
+    if isinstance(theta, dict):
+        assert theta["count"] == 3
+        assert theta["none"] is None
+        assert theta["integers"].shape == (2,)
+        theta = jnp.concatenate([theta["w"][-1], theta["same"][-1], theta["half"][-1]])
+        return np.asarray(theta)
+    return np.asarray(theta[-1])
+
+
+def _swept(loss, theta0):
+    over = {"b2": [0.9, 0.99]}
+    found = ide.sweep(ide.Adam(0.05), loss, theta0, 10, over, progress=False)
+    if "final_theta" in found:
+        return found["final_theta"].values
+    names = [f"final_theta.{name}" for name in ("w", "same", "half")]
+    return np.concatenate([found[name].values for name in names], axis=1)
+
+
+STEPS = np.arange(11.0)
+FLOW = ide.InterpolatingFlow(optax.adam(0.05), order=1, predict_error=True)
+ENTRIES = {
+    "solve": lambda *given: _moving(ide.solve(ide.Adam(0.05), *given, STEPS).theta),
+    "run_discrete": lambda *given: _moving(ide.run_discrete(ide.Adam(0.05), *given, 10).theta),
+    "compare": lambda *given: (
+        ide.compare(
+            ide.solve(ide.Adam(0.05), *given, STEPS), ide.run_discrete(ide.Adam(0.05), *given, 10)
+        ).max_error
+    ),
+    "sweep": _swept,
+    "sensitivity": lambda *given: ide.sensitivity(
+        ide.Adam(0.05), *given, 10, wrt=("learning_rate",)
+    ).equation.gradient["learning_rate"],
+    "flow": lambda *given: ide.solve(FLOW, *given, STEPS).model_error[-1],
+}
+_LONG = ("compare", "sweep", "sensitivity", "flow")
+
+
+@pytest.mark.parametrize(
+    "entry", [pytest.param(e, marks=pytest.mark.slow) if e in _LONG else e for e in ENTRIES]
+)
+def test_every_kind_of_leaf_in_one_tree(entry):
+    found, alone = ENTRIES[entry](of_every_kind, EVERY_KIND), ENTRIES[entry](of_alone, ALONE)
+    np.testing.assert_allclose(found, alone, rtol=2e-3, atol=1e-5)
+
+
+UNTRACEABLE = {
+    "if": lambda step: 0.1 if step < 5 else 0.05,
+    "list": lambda step: [0.1, 0.05][step],
+    "int": lambda step: [0.1, 0.05][int(step) % 2],
+}
+
+
+@pytest.mark.parametrize("rate", UNTRACEABLE.values(), ids=UNTRACEABLE)
+@pytest.mark.parametrize("entry", ["solve", "run_discrete"])
+def test_a_schedule_that_asks_for_the_step_is_told_what_to_write(entry, rate):
+    last = {"solve": np.arange(9.0), "run_discrete": 8}[entry]
+    with pytest.raises(ValueError, match=r"`learning_rate` .*JAX can trace.*`jnp.where\(step"):
+        getattr(ide, entry)(ide.Adam(rate), ide.Quadratic(), 1.0, last)
+
+
+@pytest.mark.parametrize("entry", ["solve", "run_discrete"])
+def test_what_is_to_be_written_instead_works(entry):
+    rates = jnp.asarray([0.1, 0.05])
+    last = {"solve": np.arange(9.0), "run_discrete": 8}[entry]
+    run = lambda rate: getattr(ide, entry)(ide.Adam(rate), ide.Quadratic(), 1.0, last).theta[-1]
+    looked_up = run(lambda step: rates[(step >= 5).astype(int)])
+    np.testing.assert_allclose(looked_up, run(lambda step: jnp.where(step < 5, 0.1, 0.05)))
+
+
+def test_a_schedule_with_an_error_of_its_own_tells_that():
+    def rate(step):
+        raise TypeError(f"no such file, at {step.shape}")
+
+    with pytest.raises(TypeError, match="no such file"):
+        ide.solve(ide.Adam(rate), ide.Quadratic(), 1.0, np.arange(9.0))

@@ -112,7 +112,7 @@ def order_study(
     method = Markov(rtol=1e-11, atol=1e-13) if method is None else method
     held = Held(objective, rest)
     errors = np.full((len(orders), alphas.size), np.nan)
-    size = max(1.0, max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(theta)))
+    size = max(1.0, max(float(jnp.max(jnp.abs(x), initial=0)) for x in jax.tree.leaves(theta)))
     highest = max(orders)
     for i, p in enumerate(orders):
         weights = jnp.asarray(weights_of(p, highest))
@@ -156,6 +156,6 @@ def _largest(
     path = report(problem, method.run(problem, None), True)
     run = iterates(flow, equation.loss, theta, jnp.diff(marks, prepend=0))
     run = jax.tree.map(lambda x: x[1:], run)
-    apart = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), path.theta, run)
+    apart = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b), initial=0), path.theta, run)
     error = jnp.max(jnp.stack(jax.tree.leaves(apart)))
     return jnp.where(is_okay(path.result), error, jnp.nan)

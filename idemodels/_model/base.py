@@ -1,6 +1,7 @@
 """What an optimizer is: memories of the gradient, and a direction computed from them. (E1)"""
 
 import abc
+import functools
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -15,6 +16,14 @@ from .._kernel import Memory
 from .._types import Flag, Moments, Scalar, Theta
 
 _T = TypeVar("_T")
+# What JAX raises where Python asks for a traced number.
+_NEEDS_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+# The same, of an index that is not an integer.
+_NO_INDEX = "scalar index"
 
 
 class AbstractModel(eqx.Module):
@@ -121,9 +130,7 @@ class AbstractModel(eqx.Module):
         rate = self.learning_rate
         if not callable(rate):
             return jnp.asarray(rate, jnp.result_type(s))
-        # optax mixes types in its schedules, also where the user wants no promotion
-        with jax.numpy_dtype_promotion("standard"):
-            return jnp.asarray(rate(s), jnp.result_type(s))
+        return rate_at(rate, s)
 
     @property
     def scheduled(self) -> bool:
@@ -147,6 +154,8 @@ class AbstractModel(eqx.Module):
         """
         model = _as_floats(self)
         rate = model.learning_rate
+        if callable(rate):
+            rate = functools.partial(_traceable, rate)
         parts = [model.scale_by(), optax.scale_by_learning_rate(rate)]
         # left out where they do nothing, since they make `update` ask for the parameters
         if not _is_zero(self.weight_decay):
@@ -164,6 +173,30 @@ def as_learning_rate(x: Any) -> Any:
     value = as_hyperparameter(x, "learning_rate")
     check_positive(value, "learning_rate")
     return value
+
+
+def rate_at(rate: Any, s: Scalar) -> Scalar:
+    """A learning rate that is a function of the step, at step `s`, in its type.
+
+    **Raises:** `ValueError` if JAX cannot trace it.
+    """
+    # optax mixes types in its schedules, also where the user wants no promotion
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.asarray(_traceable(rate, s), jnp.result_type(s))
+
+
+def _traceable(rate: Any, step: Any) -> Any:
+    """`rate(step)`, with an error in words where it asks for the value of the step."""
+    try:
+        return rate(step)
+    except (*_NEEDS_VALUES, TypeError) as e:
+        if not isinstance(e, _NEEDS_VALUES) and _NO_INDEX not in str(e):
+            raise
+        raise ValueError(
+            "Argument `learning_rate` must be a function that JAX can trace, but needs the value "
+            f"of the step: {str(e).splitlines()[0].rstrip('.')}. Write `jnp.where(step < 10, a, b)`"
+            " for `if`, and `jnp.asarray(rates)[step.astype(int)]` for a list."
+        ) from e
 
 
 def as_positive(x: Any, name: str) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._checks import is_concrete
 from .._programs import program
-from .base import AbstractModel
+from .base import AbstractModel, rate_at
 from .schedule import Schedule
 
 # Samples for each optimizer step, and how many there are at least and at most: a schedule changes
@@ -146,8 +146,7 @@ def _sampled(rate: Callable[[Any], Any], s: np.ndarray) -> np.ndarray | None:
 
 @program
 def _map(rate: Callable[[Any], Any], s: Any) -> Any:
-    with jax.numpy_dtype_promotion("standard"):  # as in `AbstractModel.alpha`
-        return jax.vmap(lambda s: jnp.asarray(rate(s), s.dtype))(s)
+    return jax.vmap(lambda s: rate_at(rate, s))(s)
 
 
 def breakpoints_of(model: AbstractModel, ts: Any, told: tuple[float, ...] = ()) -> Any:

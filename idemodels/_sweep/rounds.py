@@ -171,7 +171,9 @@ class Setup(eqx.Module):
             out |= {
                 "discrete_loss": whole.loss[-1],  # pyright: ignore[reportOptionalSubscript]
                 "max_error": number(apart.max_error),
-                "final_error": number(jnp.max(jnp.stack([jnp.max(abs(a - b)) for a, b in leaves]))),
+                "final_error": number(
+                    jnp.max(jnp.stack([jnp.max(abs(a - b), initial=0) for a, b in leaves]))
+                ),
             }
         out |= {name: _as_arrays(name, f(path, discrete)) for name, f in self.metrics}
         out["num_steps"] = path.stats["num_steps"]
@@ -264,7 +266,8 @@ def _as_arrays(name: str, made: Any) -> Any:
 def _rows(path: Trajectory, rows: tuple[int, ...]) -> Trajectory:
     """A trajectory at some of its steps."""
     at = np.asarray(rows)
-    take = lambda tree: jax.tree.map(lambda x: x[at] if eqx.is_array(x) else x, tree)
+    moves = eqx.is_inexact_array  # other leaves of theta have no rows
+    take = lambda tree: jax.tree.map(lambda x: x[at] if moves(x) else x, tree)
     kept = {name: take(getattr(path, name)) for name in ("ts", "times", "theta", "loss", "moments")}
     return dataclasses.replace(path, **kept, states=None, last=None)
 
