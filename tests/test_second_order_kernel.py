@@ -13,6 +13,7 @@ from hypothesis import given, settings, strategies as st
 from scipy.integrate import quad
 
 import idemodels as ide
+from idemodels._equation import cast
 
 quick = settings(max_examples=100, deadline=None, derandomize=True)
 NEAR_HALF = [0.5] + [0.5 + sign * d for d in (1e-12, 1e-8, 1e-4, 1e-2) for sign in (1, -1)]
@@ -227,3 +228,33 @@ def test_propagator_in_float32(b):
         np.testing.assert_allclose(E, exact_E, rtol=0, atol=2e-6)
         np.testing.assert_allclose(W[:, 0], exact_W[:, 0], rtol=1e-5)
         np.testing.assert_allclose(W[1:, 1], exact_W[1:, 1], rtol=1e-5)
+
+
+def test_a_complement_keeps_its_digits_in_single_precision(float32):
+    kernel = ide.SecondOrderAdam(jnp.float32(0.1), b2=0.99999).memories()["v"].kernel
+    found = np.asarray(jnp.asarray(kernel.complement, jnp.float32), float)
+    np.testing.assert_allclose(found, 1e-5, rtol=1e-6)
+
+    @jax.jit
+    def traced(b2):
+        model = cast(ide.SecondOrderAdam(0.1, b2=b2), jnp.float32)
+        return model.memories()["v"].kernel.complement
+
+    known = cast(ide.SecondOrderAdam(0.1, b2=0.99999), jnp.float32)
+    held = jax.jit(lambda m: m.memories()["v"].kernel.complement)(known)
+    np.testing.assert_allclose(float(held), 1e-5, rtol=1e-6)
+    np.testing.assert_allclose(float(traced(jnp.float32(0.99999))), 1e-5, rtol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "`b`, or `complement`, must be given, but neither is"),
+        ({"b": 0.5, "complement": 0.5}, "`b`, or `complement`, must be given, but both are"),
+        ({"complement": 1.5}, r"`complement` must lie in \(0, 1\), but is 1.5"),
+        ({"b": 0.0}, r"`b` must lie in \(0, 1\), but is 0.0"),
+    ],
+)
+def test_a_kernel_is_given_one_of_both(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ide.SecondOrder(**arguments)

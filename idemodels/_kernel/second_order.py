@@ -30,20 +30,25 @@ class SecondOrder(AbstractMarkovKernel):
 
     - `b`: the decay, a scalar, $0 < b < 1$. Held as $1 - b$, taken in double where `b` is known:
         the slow rate is $2(1-b)/(1+\kappa)$, and float32(0.999) has only five right digits of it.
+    - `complement`: $1 - b$ itself, in the place of `b`.
 
-    **Raises:** `ValueError` if `b` is no scalar, or not between 0 and 1.
+    **Raises:** `ValueError` if `b` or `complement` is no scalar, or not between 0 and 1, or if not
+    one of them is given.
     """
 
     complement: Hyperparameter  # 1 - b
 
-    def __init__(self, b):
-        b = as_hyperparameter(b, "b")
-        if is_concrete(b):
-            if not 0 < b < 1:
-                raise ValueError(f"Argument `b` must lie in (0, 1), but is {float(b)}.")
-            self.complement = np.asarray(1.0 - b)
-        else:
-            self.complement = 1.0 - b
+    def __init__(self, b=None, *, complement=None):
+        if (b is None) == (complement is None):
+            found = "neither is" if b is None else "both are"
+            raise ValueError(f"Argument `b`, or `complement`, must be given, but {found}.")
+        name = "b" if complement is None else "complement"
+        value = as_hyperparameter(b if complement is None else complement, name)
+        known = is_concrete(value)
+        if known and not 0 < value < 1:
+            raise ValueError(f"Argument `{name}` must lie in (0, 1), but is {float(value)}.")
+        rest = value if b is None else 1.0 - value
+        self.complement = np.asarray(rest) if known else rest
 
     @property
     def b(self):

@@ -144,8 +144,8 @@ class SecondOrderAdam(AbstractModel):
     def memories(self):
         """**Returns:** "m", of g, and "v", of its square. (E7)"""
         return {
-            "m": Memory(SecondOrder(self._b1.value), identity),
-            "v": Memory(SecondOrder(self._b2.value), square),
+            "m": Memory(SecondOrder(complement=self._b1.complement), identity),
+            "v": Memory(SecondOrder(complement=self._b2.complement), square),
         }
 
     def fraction(self, s, theta, g, moments):
