@@ -45,8 +45,7 @@ class Layout(eqx.Module):
 
     def one(self, y: Augmented) -> Augmented:
         """A state in one array; each state of a memory in one."""
-        of_states = lambda z: jax.vmap(self.array)(z)
-        memory = {name: of_states(z) for name, z in y.memory.items()}
+        memory = {name: jax.vmap(self.array)(z) for name, z in y.memory.items()}
         velocity = None if y.velocity is None else self.array(y.velocity)
         return Augmented(self.array(y.theta), memory, Fixed(None), velocity)
 
@@ -58,8 +57,12 @@ class Layout(eqx.Module):
 
     def spread(self, units: Augmented) -> Augmented:
         """What counts as one in each array, for each number in the one of them all."""
-        spread = lambda u: [jnp.full(s, x) for x, s in zip(jax.tree.leaves(u), self.shapes)]  # noqa: B905
-        memory = {name: self.array(spread(u))[None] for name, u in units.memory.items()}
+
+        def spread(unit):
+            each = zip(self.shapes, jax.tree.leaves(unit), strict=True)
+            return self.array([jnp.full(shape, x) for shape, x in each])[None]
+
+        memory = {name: spread(unit) for name, unit in units.memory.items()}
         one = jax.tree.leaves(units.theta)[0]  # the same for all
         return Augmented(one, memory, Fixed(None), None if units.velocity is None else one)
 

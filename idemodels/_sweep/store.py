@@ -198,13 +198,19 @@ class Store:
         path = self._beside("lock")
         self._try(lambda: path.parent.mkdir(parents=True, exist_ok=True))
         lock = filelock.FileLock(path, timeout=0)
-        try:
-            self._try(lock.acquire)
-        except filelock.Timeout:
+
+        def is_free():
+            try:
+                lock.acquire()
+            except filelock.Timeout:  # an OSError, but none of the disk
+                return False
+            return True
+
+        if not self._try(is_free):
             raise StoreError(
                 "Argument `store` must be a store that no other process writes to, but "
                 f"{self.path} is open in one. Wait until it ends, or choose another path."
-            ) from None
+            )
         return lock
 
     def _journals(self) -> list[Path]:
@@ -218,8 +224,6 @@ class Store:
     def _try(self, act: Any) -> Any:
         try:
             return act()
-        except TimeoutError:  # is no error of the disk
-            raise
         except OSError as e:
             full = e.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
             advice = "Make room" if full else "Choose another path"
