@@ -33,7 +33,7 @@ from ._results import (
     losses,
 )
 from ._second import has_forward, has_jacobian, no_derivative
-from ._types import Moments, Objective, Path, Scalar, Theta
+from ._types import Flag, Moments, Objective, Path, Scalar, Theta
 
 # In the order in which they are tried where the user names none.
 _METHODS = (Markov(), FixedPoint(), History())
@@ -288,29 +288,30 @@ def _finish(problem: Problem, answer: Answer) -> tuple[Any, ...]:
     kept = fill_past(rows, kept, given)
     times = equation.times(ts, problem.breakpoints)
     if "saved" in kept:
-        return times, kept["saved"], kept["loss"], None, answer.y
-    path = kept["state"].theta if "state" in kept else kept["theta"]
-    path_loss = losses(equation.loss, path)
-    return times, path, path_loss, kept, answer.y
+        return times, kept["saved"], kept["loss"], {}, None, answer.y
+    states = kept.get("state")
+    if states is None:
+        theta, moments = kept["theta"], kept["moments"]
+    else:
+        theta = states.theta
+        moments = jax.vmap(equation.read)(states.memory) if states.memory else {}
+    return times, theta, losses(equation.loss, theta), moments, states, answer.y
 
 
 def report(problem: Problem, answer: Answer, resumed: bool) -> Trajectory:
-    times, theta, loss, kept, y = _finish(problem, answer)
+    times, theta, loss, moments, states, y = _finish(problem, answer)
     rest = problem.equation.objective.rest  # pyright: ignore[reportFunctionMemberAccess]
-    moments, states = {}, None
-    if kept is not None:
-        theta = eqx.combine(theta, rest)
-        moments = kept.get("moments", {})
-    if kept is not None and "state" in kept:
-        states = dataclasses.replace(kept["state"], s=problem.ts, theta=theta)
-        moments = jax.vmap(problem.equation.read)(states.memory) if states.memory else {}
+    saved = "saved" in answer.kept
+    theta = theta if saved else eqx.combine(theta, rest)
+    if states is not None:
+        states = dataclasses.replace(states, s=problem.ts, theta=theta)
     last = None
     flows = isinstance(problem.equation, FlowEquation)
     remembered = problem.y0.memory if flows else problem.equation.model.memories()
     if y.memory.keys() == remembered.keys():
         last = State(answer.s, eqx.combine(y.theta, rest), y.memory, y.velocity)
     stats = answer.stats
-    if problem.equation.model.nonnegative and kept is not None:
+    if problem.equation.model.nonnegative and not saved:
         holds = _guaranteed(problem, theta)
         if resumed:  # what was seen before the start is not known
             holds = jnp.zeros_like(holds)
@@ -343,12 +344,17 @@ def _raise(trajectory: Trajectory, reached: Scalar) -> Trajectory:
     result = trajectory.result
     if not is_concrete(trajectory):
         return result.error_if(trajectory, ~is_okay(result))
-    if not bool(jnp.all(is_okay(result))):
+    if not bool(_all_okay(result)):
         raise RuntimeError(
             f"The solve stopped at s = {float(reached):.6g} of {float(trajectory.ts[-1]):.6g}. "
             f"{RESULTS[result]} Pass `throw=False` to get the path up to there, and its `stats`."
         )
     return trajectory
+
+
+@program
+def _all_okay(result: RESULTS) -> Flag:
+    return jnp.all(is_okay(result))
 
 
 def default_method(model: AbstractModel | InterpolatingFlow) -> AbstractMethod:

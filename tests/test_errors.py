@@ -3,7 +3,6 @@
 import diffrax as dfx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -12,14 +11,6 @@ import idemodels as ide
 
 TS = np.linspace(0.0, 10.0, 5)
 QUADRATIC = ide.Quadratic()
-
-
-@pytest.fixture(autouse=True)
-def without_type_checks():
-    """A user has no runtime checks of annotations: our own messages must do."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def solve(model=None, objective=QUADRATIC, theta0=1.0, ts=TS, **options):

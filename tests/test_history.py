@@ -8,7 +8,6 @@ from pathlib import Path
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from test_door import Counted
@@ -302,16 +301,9 @@ def test_a_negative_second_moment_is_counted():
     assert fine.stats["num_clamped"] == 0
 
 
-@pytest.fixture
-def without_type_checks():
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
 @pytest.mark.parametrize("name", ["substeps", "steps"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "many"])
-def test_the_constructor_names_what_is_wrong(name, value, without_type_checks):
+def test_the_constructor_names_what_is_wrong(name, value):
     with pytest.raises(ValueError, match=f"`{name}` must be a positive integer, but is {value!r}"):
         ide.History(**{name: value})
 

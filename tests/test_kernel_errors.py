@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 import threadpoolctl
@@ -16,14 +15,6 @@ def one_thread():
     """Beside other processes, threads make least squares of this size fifty times slower."""
     with threadpoolctl.threadpool_limits(1):
         yield
-
-
-@pytest.fixture(autouse=True)
-def without_type_checks():
-    """A user has no runtime checks of annotations: our own messages must do."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def fit(kernel=None, horizon=100.0, tol=1e-4, **options):

@@ -112,9 +112,3 @@ def flattened(problem: Problem) -> Problem:
         keep=_Keep(problem.keep, layout),
         layout=layout,
     )
-
-
-@program
-def as_given(layout: Layout, y: Augmented) -> Augmented:
-    """A state of one array, in arrays like those of the parameters."""
-    return layout.many(y)

@@ -24,7 +24,7 @@ from .control import early_gradients
 from .exponential_multistep import ExponentialMultistep
 from .flow_parts import run_flow
 from .kick_drift import has_momentum
-from .layout import as_given, flattened, is_flattened
+from .layout import flattened, is_flattened
 from .leg import Front, Leg, begin, first_pace, rows
 from .norms import fastest_rate
 from .quasi_newton_bdf import QuasiNewtonBDF
@@ -236,6 +236,7 @@ class Markov(AbstractMethod):
             front = _implicit(self, problem, front, adjoint, by)
         return self.answer(problem, front)
 
+    @program
     def answer(self, problem: Problem, front: Front) -> Answer:
         """What came of the legs."""
         if self.rest is not None:
@@ -245,7 +246,7 @@ class Markov(AbstractMethod):
         if "num_clamped" in stats:  # whatever else came of it
             clamped = stats["num_clamped"] > 0
             result = RESULTS.where(clamped, RESULTS.negative_second_moment, result)
-        y = front.y if problem.layout is None else as_given(problem.layout, front.y)
+        y = front.y if problem.layout is None else problem.layout.many(front.y)
         return Answer(front.kept, front.t, y, result, stats)
 
     def first_front(self, problem: Problem, adjoint: Any) -> Front:
@@ -439,7 +440,6 @@ def _implicit(method: Markov, problem: Problem, front: Front, adjoint: Any, by: 
     return leg.run(problem, front, adjoint)
 
 
-@program
 def _held(problem: Problem, front: Front) -> Front:
     """Where the path came to rest, its last state up to the end."""
     rests = front.result == RESULTS.steady_state

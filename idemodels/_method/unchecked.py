@@ -1,6 +1,9 @@
-"""`diffrax.diffeqsolve` as a program that never asks the host."""
+"""`diffrax.diffeqsolve` as a program that never asks the host, and is quick to compile."""
 
+import collections
 import inspect
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import diffrax as dfx
@@ -12,6 +15,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 # What diffrax checks at run time, by host callbacks, and every caller here has made true. JAX keeps
 # no program with a callback in its compilation cache.
 _ENSURED = ("Must have (t1 - t0) * dt0 >= 0", "saveat.ts must ")
+# So many equal calls in a row are a loop.
+_MANY = 10
 # Where programs stand in programs that are run once.
 _INNER = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr"}
 
@@ -25,12 +30,12 @@ def diffeqsolve(*args: Any, **kwargs: Any) -> dfx.Solution:
     solve = lambda given: dfx.diffeqsolve(*given[0], throw=False, **given[1])
     jaxpr, shape, static = eqx.filter_make_jaxpr(solve)((args, kwargs))
     given = jax.tree.leaves(eqx.filter((args, kwargs), eqx.is_array))
-    made = jax.core.eval_jaxpr(_without_checks(jaxpr.jaxpr), jaxpr.consts, *given)
+    made = jax.core.eval_jaxpr(_rewritten(jaxpr.jaxpr), jaxpr.consts, *given)
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(shape), made), static)
 
 
-def _without_checks(jaxpr: Jaxpr) -> Jaxpr:
-    """The same, where what a check passes on is what it was given."""
+def _rewritten(jaxpr: Jaxpr) -> Jaxpr:
+    """The same, where a check passes on what it was given, and calls in a row are a loop."""
     same, kept = {}, []
     known = lambda v: v if isinstance(v, Literal) else same.get(v, v)
     for eqn in jaxpr.eqns:
@@ -40,11 +45,64 @@ def _without_checks(jaxpr: Jaxpr) -> Jaxpr:
             continue
         inner = _INNER.get(eqn.primitive.name)
         if inner is not None:
-            made = _without_checks(eqn.params[inner].jaxpr)
+            made = _rewritten(eqn.params[inner].jaxpr)
             closed = ClosedJaxpr(made, eqn.params[inner].consts)
             eqn = eqn.replace(params={**eqn.params, inner: closed})
         kept.append(eqn)
-    return jaxpr.replace(eqns=kept, outvars=[known(v) for v in jaxpr.outvars])
+    return _looped(jaxpr.replace(eqns=kept, outvars=[known(v) for v in jaxpr.outvars]))
+
+
+def _looped(jaxpr: Jaxpr) -> Jaxpr:
+    """The same, where a chain of equal calls, each of what the one before made, is one loop.
+
+    diffrax takes the number before the end of the path, the one before that, and so on, a hundred
+    calls in a row: they take half a second to compile.
+    """
+    uses = collections.Counter(
+        v for eqn in [*jaxpr.eqns, jaxpr] for v in _read(eqn) if not isinstance(v, Literal)
+    )
+    chains: list[list[JaxprEqn]] = []
+    for eqn in jaxpr.eqns:
+        if chains and _calls_again(chains[-1][-1], eqn) and uses[eqn.invars[0]] == 1:
+            chains[-1].append(eqn)
+        else:
+            chains.append([eqn])
+    made = [_loop(calls) if len(calls) >= _MANY else calls for calls in chains]
+    return jaxpr.replace(eqns=list(itertools.chain(*made)))
+
+
+def _read(part: JaxprEqn | Jaxpr) -> Sequence[Any]:
+    return part.invars if isinstance(part, JaxprEqn) else part.outvars
+
+
+def _calls_again(before: JaxprEqn, eqn: JaxprEqn) -> bool:
+    """Whether it calls the function of a number that made the one number it is given."""
+    if not (_of_a_number(before) and _of_a_number(eqn) and eqn.invars[0] is before.outvars[0]):
+        return False
+    return str(before.params["call_jaxpr"]) == str(eqn.params["call_jaxpr"])
+
+
+def _of_a_number(eqn: JaxprEqn) -> bool:
+    """Whether it calls a function, with a derivative of its own, from a number to a number."""
+    shapes = [getattr(v.aval, "shape", None) for v in (*eqn.invars, *eqn.outvars)]
+    return eqn.primitive.name == "custom_jvp_call" and shapes == [(), ()]
+
+
+def _loop(calls: list[JaxprEqn]) -> list[JaxprEqn]:
+    """The equations of a loop that makes the value of the last call."""
+    first, made = calls[0], calls[-1].outvars[0]
+    number: Any = made.aval
+    of = first.params["call_jaxpr"].jaxpr
+    call = of.replace(invars=first.invars, outvars=first.outvars, eqns=[first])
+    again = lambda _, x: jax.core.eval_jaxpr(call, (), x)[0]
+    loop = jax.make_jaxpr(lambda x: jax.lax.fori_loop(0, len(calls), again, x))
+    jaxpr = loop(jax.ShapeDtypeStruct((), number.dtype)).jaxpr
+    renamed = {jaxpr.invars[0]: first.invars[0], jaxpr.outvars[0]: made}
+    name = lambda v: v if isinstance(v, Literal) else renamed.get(v, v)
+    return [
+        eqn.replace(invars=[name(v) for v in eqn.invars], outvars=[name(v) for v in eqn.outvars])
+        for eqn in jaxpr.eqns
+    ]
 
 
 def _is_check(eqn: JaxprEqn) -> bool:
