@@ -40,6 +40,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**32))  # a limit, so that it is locked
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+# Most of the suite's time is compilation: it is done quickly rather than well.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("IDEMODELS_CACHE", os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 import jax  # noqa: E402
@@ -48,9 +50,6 @@ import pytest  # noqa: E402
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-
-# Most of the suite's time is compilation: it is done quickly rather than well.
-jax.config.update("jax_disable_most_optimizations", True)
 
 # Tracing makes containers by the million, and a walk over the living ones finds none to free.
 gc.set_threshold(100_000, 20, 20)

@@ -1,5 +1,6 @@
 """The inputs that went wrong once, in both precisions: see `corpus/README.md`."""
 
+import gc
 import importlib.util
 import os
 import subprocess
@@ -39,6 +40,7 @@ def test_in_single_precision():
 
 
 if __name__ == "__main__":
+    gc.set_threshold(100_000, 20, 20)  # as in conftest.py
     assert not jax.config.jax_enable_x64
     failures = []
     for file in FILES:

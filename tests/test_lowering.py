@@ -11,11 +11,12 @@ import pytest
 
 # In a process of its own: a check at run time calls this device, which has no form on another.
 PROGRAM = """
-import jax, jax.numpy as jnp, numpy as np
+import gc, jax, jax.numpy as jnp, numpy as np
 jax.config.update("jax_enable_x64", True)
 import idemodels as ide
 from jax import export
 
+gc.set_threshold(100_000, 20, 20)  # as in conftest.py
 CALLS = ("cusolver_ormqr_ffi", "cusolver_geqrf_ffi", "cu_lu_pivots_to_permutation")
 UNCHECKED = [export.DisabledSafetyCheck.custom_call(name) for name in CALLS]
 TS = np.array([0.0, 50.0])
