@@ -61,8 +61,36 @@ def as_parameters(theta0: Theta, *, half: bool = False) -> tuple[PyTree[Array], 
 def check_objective(objective: Objective, theta: Theta, args: PyTree[Any]) -> None:
     """Raises unless the objective returns one real number that has a gradient.
 
-    It is traced for that, and nothing computed.
+    It is traced for that, once for arguments of the same shapes, and nothing is computed.
     """
+    seen = _shapes((objective, theta, args))
+    if seen is not None and seen in _FINE:
+        return
+    _check_objective(objective, theta, args)
+    if seen is not None:
+        _FINE[seen] = None
+        while len(_FINE) > _REMEMBERED:
+            del _FINE[next(iter(_FINE))]
+
+
+# The objectives that were found to be as they must be last, with the shapes of their arguments.
+_FINE: dict[Any, None] = {}
+_REMEMBERED = 64
+
+
+def _shapes(tree: PyTree[Any]) -> Any:
+    """What a program of `tree` depends on, where it can be compared; else `None`."""
+    leaves, structure = jax.tree.flatten(tree)
+    kind = lambda x: (x.shape, x.dtype) if eqx.is_array(x) else (type(x), x)
+    found = structure, tuple(kind(x) for x in leaves)
+    try:
+        hash(found)
+    except TypeError:
+        return None
+    return found
+
+
+def _check_objective(objective: Objective, theta: Theta, args: PyTree[Any]) -> None:
     if not callable(objective):
         raise ValueError(
             f"Argument `objective` must be callable, `objective(theta)`, but is {objective!r}."

@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import idemodels as ide
+from idemodels import _parameters
 from idemodels._programs import program, traced_once
 
 MAPS = """
@@ -131,6 +132,32 @@ def test_what_raises_inside_a_trace_still_does():
     assert "callback" in traced(ide.Adam, objective=checked, throw=False)
     with pytest.raises(Exception, match="too far"):
         ide.solve(ide.Adam(0.1), checked, 20.0, TS)
+
+
+def test_a_second_call_traces_the_objective_no_more():
+    traced = []
+
+    def loss(theta):
+        traced.append(theta)
+        return theta**2
+
+    def run(rate, theta0=1.0):
+        ide.solve(ide.Adam(rate), loss, theta0, TS, method=METHODS["Euler"])
+        return len(traced)
+
+    assert run(0.1) == run(0.2) < run(0.1, jnp.ones(1, "float32")[0])
+
+
+def test_an_objective_that_was_refused_is_refused_again():
+    for _ in "ab":
+        with pytest.raises(ValueError, match="must return a real scalar"):
+            ide.solve(ide.Adam(0.1), lambda theta: theta * jnp.ones(2), 1.0, TS)
+
+
+def test_checks_are_remembered_of_the_last_objectives_alone():
+    for k in range(70):
+        _parameters.check_objective(lambda theta, k=k: theta**2 + k, jnp.ones(()), None)
+    assert len(_parameters._FINE) == 64
 
 
 KEPT = """
