@@ -9,12 +9,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-# XLA's older code generator takes half as long to compile a solve, and a third of what is left goes
-# into loops that it looks through again and again. Processes that tests start, and pytest's
-# workers, inherit the flags: only the first asks whether this jaxlib still has them, since an
-# unknown flag ends a process. Where rounding must be that of a user's program, a test says so.
+# XLA's older code generator takes half as long to compile a solve, and less in one part than in
+# many; a third of what is left goes into loops that it looks through again and again. Processes
+# that tests start, and pytest's workers, inherit the flags: only the first asks whether this jaxlib
+# still has them, since an unknown flag ends a process. Where rounding must be that of a user's
+# program, a test says so.
 FASTER = (
-    "--xla_cpu_use_fusion_emitters=false --xla_disable_hlo_passes="
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 "
+    "--xla_disable_hlo_passes="
     "simplify-while-loops,while-loop-invariant-code-motion,while-loop-constant-sinking"
 )
 # Linux gives a process 65,530 memory maps, and a compiled program keeps hundreds.
