@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from ._programs import outermost
 from ._second import lack_of_derivative
 from ._types import Objective, Theta
 
@@ -63,7 +64,8 @@ def check_objective(objective: Objective, theta: Theta, args: PyTree[Any]) -> No
 
     It is traced for that, once for arguments of the same shapes, and nothing is computed.
     """
-    seen = _shapes((objective, theta, args))
+    # what is closed over in a trace is not to be kept
+    seen = _shapes((objective, theta, args)) if outermost() else None
     if seen is not None and seen in _FINE:
         return
     _check_objective(objective, theta, args)
@@ -81,7 +83,7 @@ _REMEMBERED = 64
 def _shapes(tree: PyTree[Any]) -> Any:
     """What a program of `tree` depends on, where it can be compared; else `None`."""
     leaves, structure = jax.tree.flatten(tree)
-    kind = lambda x: (x.shape, x.dtype) if eqx.is_array(x) else (type(x), x)
+    kind = lambda x: (x.shape, x.dtype) if isinstance(x, jax.Array | np.ndarray) else (type(x), x)
     found = structure, tuple(kind(x) for x in leaves)
     try:
         hash(found)

@@ -33,7 +33,7 @@ def program(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args, **kwargs):
         small = all(getattr(x, "size", 1) <= _LARGE for x in jax.tree.leaves((args, kwargs)))
-        chosen = quick if small and _outermost() and _can_be_quick() else usual
+        chosen = quick if small and outermost() and _can_be_quick() else usual
         return chosen(*args, **kwargs)
 
     return call
@@ -53,7 +53,8 @@ def traced_once(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _outermost() -> bool:
+def outermost() -> bool:
+    """Whether no `jit`, `grad` or `vmap` is around the call."""
     here = get_opaque_trace_state()
     with jax.core.eval_context():
         return here == get_opaque_trace_state()

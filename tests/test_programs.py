@@ -5,6 +5,7 @@ import sys
 
 import diffrax as dfx
 import equinox as eqx
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 import idemodels as ide
 from idemodels import _parameters
+from idemodels._method import unchecked
 from idemodels._programs import program, traced_once
 
 MAPS = """
@@ -132,6 +134,42 @@ def test_what_raises_inside_a_trace_still_does():
     assert "callback" in traced(ide.Adam, objective=checked, throw=False)
     with pytest.raises(Exception, match="too far"):
         ide.solve(ide.Adam(0.1), checked, 20.0, TS)
+
+
+def row(calls):
+    """Calls in a row, and the values that they make on the way."""
+
+    def made(x):
+        values = [x]
+        for _ in range(calls):
+            values.append(eqxi.prevbefore(values[-1]))
+        return values
+
+    return made
+
+
+@pytest.mark.parametrize("calls", [3, 100])
+def test_calls_in_a_row_are_one_loop(calls):
+    last = lambda x: row(calls)(x)[-1]
+    x = jnp.asarray(2.0)
+    jaxpr = unchecked._rewritten(jax.make_jaxpr(last)(x).jaxpr)
+    assert len(jaxpr.eqns) <= 3
+    run = lambda x: jax.core.eval_jaxpr(jaxpr, (), x)[0]
+    assert run(x) == last(x) < x
+    assert jax.grad(run)(x) == jax.jvp(run, (x,), (x / 2,))[1] == 1.0
+    np.testing.assert_array_equal(jax.vmap(run)(jnp.arange(3.0)), jax.vmap(last)(jnp.arange(3.0)))
+
+
+def test_a_value_on_the_way_that_is_read_stays():
+    both = lambda x: row(100)(x)[50::50]
+    x = jnp.asarray(2.0)
+    jaxpr = unchecked._rewritten(jax.make_jaxpr(both)(x).jaxpr)
+    assert len(jaxpr.eqns) <= 3
+    assert jax.core.eval_jaxpr(jaxpr, (), x) == both(x)
+
+
+def test_a_solve_has_no_calls_in_a_row():
+    assert traced(ide.Adam, throw=False).count("next_after") < 10
 
 
 def test_a_second_call_traces_the_objective_no_more():
