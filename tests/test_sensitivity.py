@@ -12,14 +12,6 @@ import idemodels as ide
 ALPHA, B1, B2, STEPS = 0.01, 0.9, 0.999, 400
 
 
-@pytest.fixture(autouse=True)
-def _forget_large_programs(request):
-    """Those of a slow test are of no use to the next; all are more than a process can map."""
-    yield
-    if request.node.get_closest_marker("slow"):
-        jax.clear_caches()
-
-
 def quotient(f, x, h):
     """The derivative of `f` at `x`, by a central difference of fourth order."""
     return (f(x - 2 * h) - 8 * f(x - h) + 8 * f(x + h) - f(x + 2 * h)) / (12 * h)
