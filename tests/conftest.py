@@ -43,10 +43,6 @@ if "IDEMODELS_CACHE" not in os.environ:
     os.environ["IDEMODELS_CACHE"] = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, os.environ["IDEMODELS_CACHE"], ignore_errors=True)
 
-# Beside another worker, threads make small matrices slower.
-for library in ("OPENBLAS", "OMP", "MKL"):
-    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
-
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
@@ -65,7 +61,7 @@ def float32():
         yield
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
     """A worker that keeps every compiled program runs out of memory maps."""
     yield

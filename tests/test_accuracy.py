@@ -85,12 +85,13 @@ def errors(objective_name, case_name, alone):
     # the start, where the equation is 0/0 or singular, and then the whole path
     ts = np.concatenate([[0.0, 1e-3, 0.03, 0.3, 0.5], np.linspace(0.0, steps, 97)[1:]])
     truth = np.tile(ref.solve(rule, loss, ts), 1 if alone else SIZE // loss.theta0.size)
-    given = model, objective if alone else any_of_them, jnp.asarray(truth[0]), jnp.asarray(ts)
+    theta0 = jnp.asarray(truth[0] if truth.shape[1] > 1 else truth[0, 0])
+    given = model, objective if alone else any_of_them, theta0, jnp.asarray(ts)
 
     def error(method, bounded=False):
         path = ide.solve(*given, args=None if alone else number, method=method)
         known = not bounded or bool(path.stats["converged"])
-        return np.abs(np.asarray(path.theta) - truth).max() * known
+        return np.abs(np.asarray(path.theta).reshape(truth.shape) - truth).max() * known
 
     size = np.abs(truth - truth[0]).max()
     middle = error(ide.Markov(rtol=1e-6, steady_tol=None)) / size

@@ -136,21 +136,17 @@ def test_what_raises_inside_a_trace_still_does():
         ide.solve(ide.Adam(0.1), checked, 20.0, TS)
 
 
-def row(calls):
-    """Calls in a row, and the values that they make on the way."""
-
-    def made(x):
-        values = [x]
-        for _ in range(calls):
-            values.append(eqxi.prevbefore(values[-1]))
-        return values
-
-    return made
+def row(x, calls):
+    """The values that calls in a row make."""
+    values = [x]
+    for _ in range(calls):
+        values.append(eqxi.prevbefore(values[-1]))
+    return values
 
 
 @pytest.mark.parametrize("calls", [3, 100])
 def test_calls_in_a_row_are_one_loop(calls):
-    last = lambda x: row(calls)(x)[-1]
+    last = lambda x: row(x, calls)[-1]
     x = jnp.asarray(2.0)
     jaxpr = unchecked._rewritten(jax.make_jaxpr(last)(x).jaxpr)
     assert len(jaxpr.eqns) <= 3
@@ -161,7 +157,7 @@ def test_calls_in_a_row_are_one_loop(calls):
 
 
 def test_a_value_on_the_way_that_is_read_stays():
-    both = lambda x: row(100)(x)[50::50]
+    both = lambda x: row(x, 100)[50::50]
     x = jnp.asarray(2.0)
     jaxpr = unchecked._rewritten(jax.make_jaxpr(both)(x).jaxpr)
     assert len(jaxpr.eqns) <= 3

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     **Returns:** the exit status. Wrong usage exits with 2, as argparse has it.
     """
     arguments = _parser().parse_args(argv)
-    # tracing makes containers by the million: a walk over them, often, takes a sixth of its time
+    # tracing makes containers by the million: walks over them take an eighth of its time
     gc.set_threshold(100_000, 20, 20)
     try:
         return _dispatch(arguments)
