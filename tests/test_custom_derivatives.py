@@ -126,7 +126,7 @@ def test_where_forward_mode_is_needed_the_objective_is_named():
 
 @pytest.mark.parametrize("adjoint", [None, dfx.RecursiveCheckpointAdjoint()], ids=["none", "own"])
 def test_reverse_mode_of_reverse_mode_is_told(adjoint):
-    method = ide.Markov(dfx.Euler())
+    method = ide.Markov(dfx.Tsit5())
 
     def last(rate):
         given = ide.Adam(rate), ide.Quadratic(), 1.0, np.array([0.0, 20.0])

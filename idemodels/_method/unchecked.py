@@ -3,7 +3,6 @@
 import collections
 import inspect
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import diffrax as dfx
@@ -58,9 +57,8 @@ def _looped(jaxpr: Jaxpr) -> Jaxpr:
     diffrax takes the number before the end of the path, the one before that, and so on, a hundred
     calls in a row: they take half a second to compile.
     """
-    uses = collections.Counter(
-        v for eqn in [*jaxpr.eqns, jaxpr] for v in _read(eqn) if not isinstance(v, Literal)
-    )
+    read = itertools.chain(jaxpr.outvars, *(eqn.invars for eqn in jaxpr.eqns))
+    uses = collections.Counter(v for v in read if not isinstance(v, Literal))
     chains: list[list[JaxprEqn]] = []
     for eqn in jaxpr.eqns:
         if chains and _calls_again(chains[-1][-1], eqn) and uses[eqn.invars[0]] == 1:
@@ -69,10 +67,6 @@ def _looped(jaxpr: Jaxpr) -> Jaxpr:
             chains.append([eqn])
     made = [_loop(calls) if len(calls) >= _MANY else calls for calls in chains]
     return jaxpr.replace(eqns=list(itertools.chain(*made)))
-
-
-def _read(part: JaxprEqn | Jaxpr) -> Sequence[Any]:
-    return part.invars if isinstance(part, JaxprEqn) else part.outvars
 
 
 def _calls_again(before: JaxprEqn, eqn: JaxprEqn) -> bool:
