@@ -16,6 +16,8 @@ from .._types import Scalar
 
 # Up to so many summands are added one by one, as a part of the arithmetic around them.
 _UNROLLED = 8
+# Arrays of so many numbers are put together for a product.
+_SMALL = 1024
 
 
 class Nodes:
@@ -182,44 +184,64 @@ class ExactStep(eqx.Module):
     def _directions(self, theta: list[Any], g: list[Any], read: list[Any]) -> list[PyTree[Array]]:
         nodes = list(zip(self.s[:-1], theta, g, read, strict=True))
         at = lambda node: quotient(fraction_of(self.model, *node))
-        return _each(eqx.filter_closure_convert(at, nodes[0]), nodes)
+        return _each(at, nodes)
 
     def _way(self, i: int, d: list[PyTree[Array]]) -> PyTree[Array]:
         return combine(self.motion[i][None], d)[0]
 
 
-@eqx.filter_custom_jvp
 def _each(function: Any, nodes: list[Any]) -> list[Any]:
-    """`function` of each of the nodes, one by one; its derivative is taken of all at once."""
+    """`function` of each of the nodes."""
+    if _small(nodes[0]):
+        return _together(function, nodes)
+    return _in_turn(eqx.filter_closure_convert(function, nodes[0]), nodes)
+
+
+def _together(function: Any, nodes: list[Any]) -> list[Any]:
+    return rows(jax.vmap(function)(stacked(nodes)))
+
+
+@eqx.filter_custom_jvp
+def _in_turn(function: Any, nodes: list[Any]) -> list[Any]:
+    """One by one; the derivative is taken of all at once."""
     return [function(node) for node in nodes]
 
 
-@_each.def_jvp
-def _each_jvp(primals: Any, tangents: Any) -> Any:
-    def together(function, nodes):
-        return rows(jax.vmap(function)(stacked(nodes)))
+@_in_turn.def_jvp
+def _in_turn_jvp(primals: Any, tangents: Any) -> Any:
+    return eqx.filter_jvp(_together, primals, tangents)
 
-    return eqx.filter_jvp(together, primals, tangents)
+
+def combine(matrix: Float[Array, "n k"], values: list[PyTree[Array]]) -> list[PyTree[Array]]:
+    """`matrix` times the `k` values: `n` of them."""
+    if not _small(values[0]):
+        return _combined(matrix, values)
+    product = lambda x: jnp.tensordot(matrix, x, 1, precision="highest")
+    return rows(jax.tree.map(product, stacked(values)))
+
+
+def _small(value: PyTree[Array]) -> bool:
+    """Whether one product is as quick as its summands one by one, and quicker to compile."""
+    return max((x.size for x in jax.tree.leaves(value)), default=0) <= _SMALL
 
 
 @jax.custom_jvp
-def combine(matrix: Float[Array, "n k"], values: list[PyTree[Array]]) -> list[PyTree[Array]]:
-    """`matrix` times the `k` values: `n` of them.
+def _combined(matrix: Float[Array, "n k"], values: list[PyTree[Array]]) -> list[PyTree[Array]]:
+    """The same, summand by summand, as a part of the arithmetic around it.
 
-    Where there are few they are added one by one, as a part of the arithmetic around them. The
-    derivative in the matrix is one product: in reverse, instead of a sum over all parameters for
+    The derivative in the matrix is one product: in reverse, instead of a sum over all parameters for
     each of its entries.
     """
     return [jax.tree.map(lambda *x, row=row: mix(row, x), *values) for row in matrix]
 
 
-@combine.defjvp
-def _combine_jvp(primals: Any, tangents: Any) -> Any:
+@_combined.defjvp
+def _combined_jvp(primals: Any, tangents: Any) -> Any:
     (matrix, values), (of_matrix, of_values) = primals, tangents
     product = lambda x: jnp.tensordot(of_matrix, x, 1, precision="highest")
     by_matrix = rows(jax.tree.map(product, stacked(values)))
-    by_values = combine(matrix, of_values)
-    return combine(matrix, values), jax.tree.map(jnp.add, by_matrix, by_values)
+    by_values = _combined(matrix, of_values)
+    return _combined(matrix, values), jax.tree.map(jnp.add, by_matrix, by_values)
 
 
 def stacked(trees: list[PyTree[Array]]) -> PyTree[Array]:

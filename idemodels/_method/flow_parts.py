@@ -22,6 +22,7 @@ from .clock import pace
 from .control import Guarded, to_result
 from .leg import UNKNOWN, Front, begin, checkpointed, gradients_of_steps, rows
 from .norms import group_norm, largest
+from .replay import Replay
 from .unchecked import diffeqsolve
 
 # Down to this rtol, and up to this order, the method of order 3 needs the fewest gradients.
@@ -74,14 +75,14 @@ def run_flow(method: Any, problem: Problem, adjoint: dfx.AbstractAdjoint | None)
         end = jnp.asarray(model.exact_steps, ts.dtype)
         front = _exact(problem, front, model.exact_steps, end, breaks)
     if not parts:
-        front = _flowing(method, problem, front, ts[-1], plan.paces, adjoint)
+        front = _flowing(method, problem, front, ts[-1], plan.paces, adjoint).made()
     else:
         longest = min(_LONGEST, max(b - a for a, b in parts))
         longest = 2 ** (longest - 1).bit_length()
         stretches = [(x, min(x + longest, b)) for a, b in parts for x in range(a, b, longest)]
         begins, ends = (jnp.asarray(_padded(x), ts.dtype) for x in zip(*stretches, strict=True))
         given = method, problem, front, longest, begins, ends, breaks
-        front = _crossing(*given, plan.paces, adjoint)
+        front = _crossing(*given, plan.paces, adjoint).made()
     unknown = front.stats["num_gradients"] < 0
     stats = {**front.stats, "num_gradients": jnp.where(unknown, -1, front.stats["num_gradients"])}
     return Answer(front.kept, front.t, front.y, front.result, stats)
@@ -128,8 +129,8 @@ def _crossing(
 
 def _shared(y: Augmented, method: Any, stretches: int) -> dfx.AbstractAdjoint:
     """The adjoint for each of some stretches, with its part of the checkpoints."""
-    whole: Any = checkpointed(y, method.max_steps)
-    return dfx.RecursiveCheckpointAdjoint(checkpoints=max(_FEWEST, whole.checkpoints // stretches))
+    whole = checkpointed(y, method.max_steps)
+    return Replay(max(_FEWEST, whole.checkpoints // stretches))
 
 
 @program

@@ -24,6 +24,7 @@ from .control import NOT_STOPPED, STEADY, STIFF, WARM_UP, BelowZero, Guarded, to
 from .exponential_multistep import ExponentialMultistep
 from .norms import group_norm, largest, units
 from .quasi_newton_bdf import QuasiNewtonBDF
+from .replay import Replay
 from .reporting import AbstractReporting
 from .rodas5p import Rodas5P, gradients_per_step
 from .steady import Steady
@@ -60,6 +61,18 @@ class Front(eqx.Module):
     @property
     def running(self) -> Bool[Array, "*lanes"]:
         return self.result == RESULTS.successful
+
+    @eqx.filter_jit
+    def made(self) -> "Front":
+        """The same, as it leaves a program: nothing but the path itself has a derivative."""
+        path = lambda front: (front.y, front.kept)
+        return eqx.tree_at(path, jax.tree.map(_constant, self), path(self))
+
+
+def _constant(x: Any) -> Any:
+    if not eqx.is_array(x) or eqx.is_inexact_array(x):
+        return jax.lax.stop_gradient(x)
+    return x | jnp.zeros((), x.dtype)  # for JAX the output of a `custom_vjp` is differentiated
 
 
 class Carry(eqx.Module):
@@ -136,7 +149,7 @@ class Leg(eqx.Module):
         The path is the one that `run` makes, but that `max_steps` may be passed by less than
         `steps`. It is over when `front.result` is another than successful, or `front.t` is `end`.
         """
-        return self._advanced(problem, front, carry, dfx.RecursiveCheckpointAdjoint(), steps)
+        return self._advanced(problem, front, carry, dfx.ForwardMode(), steps)
 
     def _advanced(
         self, problem: Problem, front: Front, carry: "Carry", adjoint: Any, steps: int
@@ -388,7 +401,7 @@ def gradients_of_steps(solver: dfx.AbstractSolver, steps: Count, first: Count) -
     return steps if isinstance(solver, dfx.Euler) else jnp.full_like(steps, UNKNOWN)
 
 
-def checkpointed(y: Augmented, max_steps: int) -> dfx.AbstractAdjoint:
+def checkpointed(y: Augmented, max_steps: int) -> Replay:
     """Reverse mode that takes a step anew where its state is not among the checkpoints.
 
     What is computed anew differs by rounding, which the step sizes magnify, to 1e-8 of a
@@ -396,7 +409,7 @@ def checkpointed(y: Augmented, max_steps: int) -> dfx.AbstractAdjoint:
     """
     state = 1024 + _STATES * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(y))
     count = min(max_steps, _MOST, max(_FEWEST, _ROOM // state))
-    return dfx.RecursiveCheckpointAdjoint(checkpoints=count)
+    return Replay(count)
 
 
 @eqx.filter_custom_jvp

@@ -229,11 +229,11 @@ class Markov(AbstractMethod):
         front = self.first_front(problem, adjoint)
         known = is_concrete(front)
         by = self.implicit_solver(problem, differentiated=not known)
-        front = _main(self, problem, front, adjoint, by, not known)
+        front = _main(self, problem, front, adjoint, by, not known).made()
         # Where the outcome is known now the third leg is not even compiled, which halves the time
         # to the first answer; in a traced call it is there, and runs for no steps.
         if by is not None and not (known and not bool(front.stiff)):
-            front = _implicit(self, problem, front, adjoint, by)
+            front = _implicit(self, problem, front, adjoint, by).made()
         return self.answer(problem, front)
 
     @program
@@ -253,7 +253,7 @@ class Markov(AbstractMethod):
         """Where the main leg begins: at s = 0, or past a start in ln s."""
         front = begin(problem)
         if problem.equation.model.rough_start:
-            front = _start(self, problem, front, adjoint)
+            front = _start(self, problem, front, adjoint).made()
         return front
 
     @property

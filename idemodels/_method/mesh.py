@@ -84,6 +84,7 @@ def closure_density(problem: Problem, end: Scalar, dense: bool) -> Density:
             expected=pace,
             origin=problem.y0.theta,
         ),
+        adjoint=dfx.ForwardMode(),
         max_steps=_MAX_STEPS,
     )
     assert solution.ts is not None

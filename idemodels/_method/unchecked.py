@@ -3,13 +3,14 @@
 import collections
 import inspect
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.core
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 # What diffrax checks at run time, by host callbacks, and every caller here has made true. JAX keeps
 # no program with a callback in its compilation cache.
@@ -61,7 +62,7 @@ def _looped(jaxpr: Jaxpr) -> Jaxpr:
     uses = collections.Counter(v for v in read if not isinstance(v, Literal))
     chains: list[list[JaxprEqn]] = []
     for eqn in jaxpr.eqns:
-        if chains and _calls_again(chains[-1][-1], eqn) and uses[eqn.invars[0]] == 1:
+        if chains and _calls_again(chains[-1][-1], eqn, uses):
             chains[-1].append(eqn)
         else:
             chains.append([eqn])
@@ -69,9 +70,12 @@ def _looped(jaxpr: Jaxpr) -> Jaxpr:
     return jaxpr.replace(eqns=list(itertools.chain(*made)))
 
 
-def _calls_again(before: JaxprEqn, eqn: JaxprEqn) -> bool:
-    """Whether it calls the function of a number that made the one number it is given."""
-    if not (_of_a_number(before) and _of_a_number(eqn) and eqn.invars[0] is before.outvars[0]):
+def _calls_again(before: JaxprEqn, eqn: JaxprEqn, uses: Mapping[Var, int]) -> bool:
+    """Whether it calls again, and it alone, the function of a number that `before` calls."""
+    if not (_of_a_number(before) and _of_a_number(eqn)):
+        return False
+    made = before.outvars[0]
+    if eqn.invars[0] is not made or uses[made] != 1:
         return False
     return str(before.params["call_jaxpr"]) == str(eqn.params["call_jaxpr"])
 
