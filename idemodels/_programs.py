@@ -13,8 +13,11 @@ from jax.extend.core import get_opaque_trace_state
 
 # XLA's older code generator compiles a solve in half the time. All of it in one module keeps a
 # third of the memory maps, of which Linux gives a process 65,530.
-# What it makes of large arrays is slower by a third.
-_LARGE = 10_000
+# What it makes of large arrays is slower by a third; of a derivative, which takes longest to
+# compile, only where they are larger still.
+_LARGE, _LARGER = 10_000, 1_000_000
+# How many versions of a program are kept: a solve has 160 maps, its gradient 450.
+_KEPT = 48
 _QUICK: dict[str, Any] = {
     "compiler_options": {
         "xla_cpu_use_fusion_emitters": False,
@@ -26,48 +29,65 @@ _QUICK: dict[str, Any] = {
 def program(function: Callable[..., Any]) -> Callable[..., Any]:
     """`eqx.filter_jit`; on a CPU quick to compile, where arrays are small.
 
-    A program inside somebody's `jit` or `vmap` is compiled as a part of that one. Inside `grad` it
-    is too, unless it takes an argument `adjoint` that is None: such a program is differentiated in
+    A program inside somebody's `jit` or `vmap` is compiled as a part of that one. So it is inside
+    `grad`, unless it takes an argument `adjoint` that is None: such a program is differentiated in
     reverse mode alone, and both of its parts are quick to compile.
     """
-    usual = eqx.filter_jit(function)
-    quick = eqx.filter_jit(function, **_QUICK)
-    parameters = list(inspect.signature(function).parameters)
-    reverse = parameters.index("adjoint") if "adjoint" in parameters else None
+    jitted, parameters = _Jitted(function), list(inspect.signature(function).parameters)
+    adjoint = parameters.index("adjoint") if "adjoint" in parameters else None
 
     @functools.wraps(function)
     def call(*args, **kwargs):
-        small = all(getattr(x, "size", 1) <= _LARGE for x in jax.tree.leaves((args, kwargs)))
-        if not small or not _can_be_quick():
-            return usual(*args, **kwargs)
-        if outermost():
-            return quick(*args, **kwargs)
-        if reverse is None or args[reverse] is not None or not _is_being_differentiated(args):
-            return usual(*args, **kwargs)
+        size = max((getattr(x, "size", 1) for x in jax.tree.leaves((args, kwargs))), default=0)
+        by_replay = adjoint is not None and args[adjoint] is None
+        if size > _LARGER or not by_replay or not _is_in_grad_alone(args):
+            return (jitted if size <= _LARGE else jitted.usual)(*args, **kwargs)
+        moving, held = eqx.partition(args, eqx.is_inexact_array)
         try:
-            moving, held = eqx.partition(args, eqx.is_inexact_array)
             return _in_two_parts(moving, function, held)
         except jax.errors.UnexpectedTracerError:  # an objective knows of a tracer of its own
-            return usual(*args)
+            return jitted.usual(*args)
 
     return call
 
 
-def _is_being_differentiated(args: Any) -> bool:
-    """Whether `grad` is all that there is around a call with these arguments."""
+class _Jitted:
+    """`eqx.filter_jit`, quick to compile where nothing is around the call.
 
-    def value(x):
-        while isinstance(x, jax.core.Tracer) and hasattr(x, "primal"):
-            x = x.primal
-        return x
+    It forgets all that it has compiled where that is much.
+    """
 
-    leaves = jax.tree.leaves(args)
-    return not any(isinstance(value(x), jax.core.Tracer) for x in leaves)
+    def __init__(self, function: Callable[..., Any]):
+        self._usual = eqx.filter_jit(function)
+        self._quick = eqx.filter_jit(function, **_QUICK)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        quickly = outermost() and _can_be_quick()
+        return _called(self._quick if quickly else self._usual, args, kwargs)
+
+    def usual(self, *args: Any, **kwargs: Any) -> Any:
+        """Compiled as JAX does."""
+        return _called(self._usual, args, kwargs)
+
+
+def _called(jitted: Any, args: Any, kwargs: Any) -> Any:
+    made = jitted(*args, **kwargs)
+    compiled = getattr(jitted, "_cached", None)  # the tests say that Equinox has it
+    if compiled is not None and compiled._cache_size() > _KEPT:
+        compiled.clear_cache()
+    return made
+
+
+def _is_in_grad_alone(args: Any) -> bool:
+    """Whether some of these arguments are differentiated in reverse mode, and no more than that."""
+    found = [x for x in jax.tree.leaves(args) if isinstance(x, jax.core.Tracer)]
+    known = lambda x: not isinstance(getattr(x, "primal", x), jax.core.Tracer)
+    return bool(found) and all(map(known, found))
 
 
 @eqx.filter_custom_vjp
 def _in_two_parts(moving: Any, function: Any, held: Any) -> Any:
-    """`function`, whose derivative is not that of a program, but two programs of its own."""
+    """`function`, whose derivative is two programs of its own, and not a part of one."""
     return function(*eqx.combine(moving, held))
 
 
@@ -83,21 +103,21 @@ def _in_two_parts_bwd(
     kept: Any, cotangents: Any, perturbed: Any, moving: Any, function: Any, held: Any
 ) -> Any:
     del perturbed, moving, function, held
-    pull, made = kept
-    return _backwards(pull, made, cotangents)
+    return _backwards(*kept, cotangents)
 
 
-@functools.partial(eqx.filter_jit, **_QUICK)
+@_Jitted
 def _forwards(differentiated: Any, function: Any, others: Any) -> Any:
+    """What `function` makes, and what makes cotangents of the cotangents of that."""
+
     def outputs(moving):
-        made = function(*eqx.combine(moving, *others))
-        return eqx.partition(made, eqx.is_inexact_array)
+        return eqx.partition(function(*eqx.combine(moving, *others)), eqx.is_inexact_array)
 
     moving, pull, others = jax.vjp(outputs, differentiated, has_aux=True)
     return eqx.combine(moving, others), pull
 
 
-@functools.partial(eqx.filter_jit, **_QUICK)
+@_Jitted
 def _backwards(pull: Any, made: Any, cotangents: Any) -> Any:
     none = lambda x: x is None
     zeros = lambda x, c: jnp.zeros_like(x) if c is None and x is not None else c

@@ -78,12 +78,12 @@ def solve(
         [`idemodels.state_from_optax`][]. Its theta, where it has one, replaces `theta0`.
     - `save`: `save(s, theta, moments)`, kept in the place of theta, so that the path of a large
         network need not be; a pytree of arrays. Moments are then not kept either.
-    - `adjoint`: how to differentiate; any diffrax adjoint. `None` is
-        `diffrax.RecursiveCheckpointAdjoint`, which does reverse mode only, with a checkpoint for
-        each of 4096 solver steps, or as many as 256 MiB hold, or 16: beyond them steps are computed
-        more than once, as `diffrax.DirectAdjoint()` does in reverse, with sizes that agree to some
-        1e-16 / rtol only. For forward mode pass `diffrax.ForwardMode()`; for a Hessian take
-        `jax.jacfwd` twice with it, since `DirectAdjoint` compiles for minutes there.
+    - `adjoint`: how to differentiate; any diffrax adjoint. `None` does reverse mode only: as
+        `diffrax.RecursiveCheckpointAdjoint`, the solver's accepted steps are differentiated, but
+        they alone, in a smaller program. The states before 4096 of them are kept, or as many as 128
+        MiB hold, or 16; those between are computed anew. With an `event` it is diffrax's. For
+        forward mode pass `diffrax.ForwardMode()`; for a Hessian take `jax.jacfwd` twice with it,
+        since `diffrax.DirectAdjoint` compiles for minutes there.
     - `throw`: whether to raise if the solve fails. Under `vmap` one failing lane raises for all:
         pass `throw=False` and read `.result` lane by lane.
 

@@ -4,6 +4,7 @@ A release that changes one fails here, by name, and not in the middle of a solve
 """
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import types
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 import pytest
+from diffrax import _integrate
 
 import idemodels as ide
 from idemodels import _optax_state
@@ -27,6 +29,8 @@ HOME = Path(ide.__file__).parent
 MODULES = ("equinox.internal", "jax.core", "jax.extend.core", "jax.interpreters")
 REASONS = {
     "equinox.internal.unvmap_any": "a branch stays a branch under vmap",
+    "equinox.internal.while_loop": "a loop whose lanes write into large arrays in place",
+    "equinox.internal.buffer_at_set": "how such a loop writes",
     "equinox.internal.nondifferentiable": "an error in words where reverse mode is taken twice",
     "equinox.internal.nondifferentiable_backward": "the same for a forward-mode adjoint",
     "jax.core.Tracer": "whether a value is known while Python runs",
@@ -105,6 +109,13 @@ def test_the_place_of_diffrax_smallest_step(smallest):
     large = jnp.full((), 4.0)  # scaled: four times what is allowed
     *_, state, _ = guarded.adapt_step_size(t0, t1, y, y, None, large, 2.0, state)
     assert bool(control._forced(state)) is smallest
+
+
+def test_the_fields_of_the_state_of_diffrax_loop():
+    read = {"y", "tprev", "tnext", "made_jump", "solver_state", "num_accepted_steps", "save_state"}
+    assert read <= {field.name for field in dataclasses.fields(_integrate.State)}
+    saved = {field.name for field in dataclasses.fields(_integrate.SaveState)}
+    assert {"saveat_ts_index", "ys"} <= saved
 
 
 def test_the_words_of_diffrax_checks():

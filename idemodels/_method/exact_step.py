@@ -17,7 +17,7 @@ from .._types import Scalar
 # Up to so many summands are added one by one, as a part of the arithmetic around them.
 _UNROLLED = 8
 # Arrays of so many numbers are put together for a product.
-_SMALL = 1024
+_SMALL = 10_000
 
 
 class Nodes:
@@ -229,8 +229,8 @@ def _small(value: PyTree[Array]) -> bool:
 def _combined(matrix: Float[Array, "n k"], values: list[PyTree[Array]]) -> list[PyTree[Array]]:
     """The same, summand by summand, as a part of the arithmetic around it.
 
-    The derivative in the matrix is one product: in reverse, instead of a sum over all parameters for
-    each of its entries.
+    The derivative in the matrix is one product: in reverse, instead of a sum over all parameters
+    for each of its entries.
     """
     return [jax.tree.map(lambda *x, row=row: mix(row, x), *values) for row in matrix]
 

@@ -35,7 +35,7 @@ from .with_tangent import WithTangent, is_differentiated, looped_for
 _GROWTH = 3.0
 # Checkpoints: bytes for all of them, how few and how many there are, and how many states of the
 # equation one of them holds with the past of a multistep method.
-_ROOM, _FEWEST, _MOST, _STATES = 2**28, 16, 4096, 4
+_ROOM, _FEWEST, _MOST, _STATES = 2**27, 16, 4096, 4
 # What a step reports is the error of the cruder one of two formulas, and errors cancel. Measured on
 # ten problems at rtol 1e-3 to 1e-6: .4 to 3 % remain of the multistep method's, 4 to 17 % of a
 # Runge-Kutta pair's.

@@ -13,7 +13,7 @@ import equinox as eqx
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Int, PyTree
 
 from .._types import Count
 from .with_tangent import WithTangent
@@ -106,9 +106,7 @@ class _Step(eqx.Module):
 
         def step(start, t0, t1, jump):
             y, state = start
-            y1, _, dense, state, _ = self._bare.step(
-                self.terms, t0, t1, y, self.args, state, jump
-            )
+            y1, _, dense, state, _ = self._bare.step(self.terms, t0, t1, y, self.args, state, jump)
             return (y1, state), dense
 
         made = eqx.filter_closure_convert(step, *given)
@@ -133,10 +131,10 @@ class _Record(eqx.Module):
     - `stride`: a row is kept for every so many steps.
     """
 
-    t0: Float[Array, " n"]
-    t1: Float[Array, " n"]
-    jump: Bool[Array, " n"]
-    states: PyTree[Array]
+    t0: Any  # these are arrays, and in a loop buffers
+    t1: Any
+    jump: Any
+    states: PyTree[Any]
     which: Int[Array, " m"]
     stride: Count
 
@@ -160,7 +158,9 @@ class _Record(eqx.Module):
         room = jnp.where(stride == 1, rows, 2 * int(_FILLED * rows / 2))
         stride = jnp.where(k >= room * stride, 2 * stride, stride)
         new = (k % stride == 0) & jnp.all(self.which != k)
-        record = self._kept(k, step.state_of(state), new, (self.which < 0) | (self.which % stride > 0))
+        record = self._kept(
+            k, step.state_of(state), new, (self.which < 0) | (self.which % stride > 0)
+        )
         return _Record(
             eqxi.buffer_at_set(self.t0, k, state.tprev),
             eqxi.buffer_at_set(self.t1, k, state.tnext),
@@ -284,11 +284,11 @@ def _solved_bwd(residuals, grads, perturbed, moving, held):
         choose = lambda a, b: jnp.where(here, a, b)
         of_functions, of_state, saved = jax.tree.map(choose, found, stays())
         target = jnp.where(here, k - 1, carry.target)
-        record = carry.record
-        back, state, stride = record.before(target)
         ahead = eqx.filter(_arrays(ahead), eqx.is_array)
         new = ~here & ((k + 1) % carry.stride == 0) & (k + 1 < target)
-        record = record.passed(k + 1, ahead, new, target)
+        # written before it is read, so that nothing is copied
+        record = carry.record.passed(k + 1, ahead, new, target)
+        back, state, stride = record.before(target)
         return _Reverse(
             target,
             choose(back, k + 1),

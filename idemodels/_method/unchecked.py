@@ -10,7 +10,7 @@ import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.core
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 # What diffrax checks at run time, by host callbacks, and every caller here has made true. JAX keeps
 # no program with a callback in its compilation cache.
@@ -70,7 +70,7 @@ def _looped(jaxpr: Jaxpr) -> Jaxpr:
     return jaxpr.replace(eqns=list(itertools.chain(*made)))
 
 
-def _calls_again(before: JaxprEqn, eqn: JaxprEqn, uses: Mapping[Var, int]) -> bool:
+def _calls_again(before: JaxprEqn, eqn: JaxprEqn, uses: Mapping[Any, int]) -> bool:
     """Whether it calls again, and it alone, the function of a number that `before` calls."""
     if not (_of_a_number(before) and _of_a_number(eqn)):
         return False
