@@ -13,17 +13,17 @@ from jax.extend.core import get_opaque_trace_state
 
 # XLA's older code generator compiles a solve in half the time. All of it in one module keeps a
 # third of the memory maps, of which Linux gives a process 65,530.
-# What it makes of large arrays is slower by a third; of a derivative, which takes longest to
-# compile, only where they are larger still.
-_LARGE, _LARGER = 10_000, 1_000_000
-# How many versions of a program are kept: a solve has 160 maps, its gradient 450.
-_KEPT = 48
 _QUICK: dict[str, Any] = {
     "compiler_options": {
         "xla_cpu_use_fusion_emitters": False,
         "xla_cpu_parallel_codegen_split_count": 1,
     }
 }
+# What it makes of large arrays is slower by a third; of a derivative, which takes longest to
+# compile, only where they are larger still.
+_LARGE, _LARGER = 10_000, 1_000_000
+# How many versions of a program are kept: a solve has 160 memory maps, its gradient 450.
+_KEPT = 32
 
 
 def program(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import idemodels as ide
-from idemodels import _parameters
+from idemodels import _parameters, _programs
 from idemodels._method import unchecked
 from idemodels._programs import program, traced_once
 
@@ -23,7 +23,8 @@ jax.config.update("jax_enable_x64", True)
 count = lambda: sum(1 for _ in open("/proc/self/maps"))
 jax.numpy.zeros(3).sum().block_until_ready()
 before = count()
-jax.block_until_ready(ide.solve(ide.{model}(0.1), ide.Quadratic(), 1.0, np.arange(101.0)).theta)
+solve = lambda rate: ide.solve(ide.{model}(rate), ide.Quadratic(), 1.0, np.arange(101.0)).loss[-1]
+jax.block_until_ready({call}(0.1))
 print(count() - before)
 """
 
@@ -57,6 +58,41 @@ def test_a_program_may_close_over_what_is_traced():
     assert jax.jit(lambda: squared(3.0))() == 9.0
 
 
+@program
+def decaying(rate, kind, adjoint):
+    del adjoint
+    return {"end": kind(rate), "steps": jnp.asarray(3), "bounded": rate > 0}
+
+
+def test_a_program_for_reverse_mode_is_the_same_in_both_of_its_parts():
+    minus = lambda x: jnp.exp(-x)
+    end = lambda rate, adjoint=None: decaying(rate, minus, adjoint)["end"]
+    for adjoint in (None, "forward mode too"):
+        slope = jax.grad(lambda rate, adjoint=adjoint: end(rate, adjoint))
+        for derivative in (slope, jax.jit(slope)):
+            np.testing.assert_allclose(derivative(0.5), -np.exp(-0.5), rtol=1e-6)
+        np.testing.assert_allclose(jax.vmap(slope)(jnp.ones(2)), -np.exp(-1.0), rtol=1e-6)
+    made, pull = jax.vjp(lambda rate: decaying(rate, minus, None), 0.5)
+    assert int(made["steps"]) == 3
+    assert bool(made["bounded"])
+    known = lambda a: jax.grad(lambda x: decaying(x, lambda x: a * x**2, None)["end"])(3.0)
+    assert jax.grad(known)(2.0) == 6.0
+
+
+def test_a_program_forgets_what_it_compiled_where_that_is_much(monkeypatch, caplog):
+    monkeypatch.setattr(_programs, "_KEPT", 2)
+    times = program(lambda x, k: k * x)
+
+    def compiled(k):
+        caplog.clear()
+        with jax.log_compiles(), caplog.at_level("WARNING"):
+            assert times(jnp.ones(3), k)[0] == k
+        return any("Finished XLA compilation" in r.getMessage() for r in caplog.records)
+
+    assert [compiled(k) for k in (2, 3, 2, 3)] == [True, True, False, False]
+    assert [compiled(k) for k in (4, 2)] == [True, True]
+
+
 @pytest.mark.parametrize("size", [10, 100_000])
 def test_small_and_large_arrays_have_the_same_program(size):
     x = jnp.linspace(0.0, 1.0, size)
@@ -82,11 +118,12 @@ def test_a_method_is_traced_once_for_the_same_shapes():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system has no list of maps")
 @pytest.mark.parametrize("model", ["Adam", "RMSProp"])
-def test_a_solve_keeps_a_few_hundred_memory_maps(model):
+@pytest.mark.parametrize(("call", "most"), [("solve", 400), ("jax.grad(solve)", 900)])
+def test_a_solve_keeps_a_few_hundred_memory_maps(model, call, most):
     """Of 65,530: a process that solves many different equations lives."""
-    code = MAPS.replace("{model}", model)
+    code = MAPS.replace("{model}", model).replace("{call}", call)
     kept = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
-    assert kept < 400
+    assert kept < most
 
 
 TS, QUADRATIC = np.arange(11.0), ide.Quadratic()

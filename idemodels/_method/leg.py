@@ -402,10 +402,9 @@ def gradients_of_steps(solver: dfx.AbstractSolver, steps: Count, first: Count) -
 
 
 def checkpointed(y: Augmented, max_steps: int) -> Replay:
-    """Reverse mode that takes a step anew where its state is not among the checkpoints.
+    """Reverse mode that takes a step anew where the state before it is not kept.
 
-    What is computed anew differs by rounding, which the step sizes magnify, to 1e-8 of a
-    derivative at rtol 1e-10: where there is room for them, every state is one.
+    Where there is room for them, all are.
     """
     state = 1024 + _STATES * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(y))
     count = min(max_steps, _MOST, max(_FEWEST, _ROOM // state))
