@@ -72,7 +72,7 @@ def test_a_program_for_reverse_mode_is_the_same_in_both_of_its_parts():
         for derivative in (slope, jax.jit(slope)):
             np.testing.assert_allclose(derivative(0.5), -np.exp(-0.5), rtol=1e-6)
         np.testing.assert_allclose(jax.vmap(slope)(jnp.ones(2)), -np.exp(-1.0), rtol=1e-6)
-    made, pull = jax.vjp(lambda rate: decaying(rate, minus, None), 0.5)
+    made, _ = jax.vjp(lambda rate: decaying(rate, minus, None), 0.5)
     assert int(made["steps"]) == 3
     assert bool(made["bounded"])
     known = lambda a: jax.grad(lambda x: decaying(x, lambda x: a * x**2, None)["end"])(3.0)
