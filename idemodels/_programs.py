@@ -19,10 +19,10 @@ _QUICK: dict[str, Any] = {
         "xla_cpu_parallel_codegen_split_count": 1,
     }
 }
-# What it makes of large arrays is slower by a third; of a derivative, which takes longest to
-# compile, only where they are larger still.
+# Its code is slower by a third on large arrays. Derivatives, which take longest to compile, have it
+# up to a larger size.
 _LARGE, _LARGER = 10_000, 1_000_000
-# How many versions of a program are kept: a solve has 160 memory maps, its gradient 450.
+# A program with more versions forgets all of them: a solve has 160 memory maps, its gradient 450.
 _KEPT = 32
 
 
@@ -30,23 +30,23 @@ def program(function: Callable[..., Any]) -> Callable[..., Any]:
     """`eqx.filter_jit`; on a CPU quick to compile, where arrays are small.
 
     A program inside somebody's `jit` or `vmap` is compiled as a part of that one. So it is inside
-    `grad`, unless it takes an argument `adjoint` that is None: such a program is differentiated in
+    `grad`, unless it takes an argument `adjoint` that is None. Such a program is differentiated in
     reverse mode alone, and both of its parts are quick to compile.
     """
-    jitted, parameters = _Jitted(function), list(inspect.signature(function).parameters)
+    parts, parameters = _Parts(function), list(inspect.signature(function).parameters)
     adjoint = parameters.index("adjoint") if "adjoint" in parameters else None
 
     @functools.wraps(function)
     def call(*args, **kwargs):
         size = max((getattr(x, "size", 1) for x in jax.tree.leaves((args, kwargs))), default=0)
-        by_replay = adjoint is not None and args[adjoint] is None
-        if size > _LARGER or not by_replay or not _is_in_grad_alone(args):
-            return (jitted if size <= _LARGE else jitted.usual)(*args, **kwargs)
+        by_reverse = adjoint is not None and len(args) > adjoint and args[adjoint] is None
+        if kwargs or size > _LARGER or not by_reverse or not _is_in_grad_alone(args):
+            return (parts.whole if size <= _LARGE else parts.whole.usual)(*args, **kwargs)
         moving, held = eqx.partition(args, eqx.is_inexact_array)
         try:
-            return _in_two_parts(moving, function, held)
+            return _in_two_parts(moving, parts, held)
         except jax.errors.UnexpectedTracerError:  # an objective knows of a tracer of its own
-            return jitted.usual(*args)
+            return parts.whole.usual(*args)
 
     return call
 
@@ -54,7 +54,7 @@ def program(function: Callable[..., Any]) -> Callable[..., Any]:
 class _Jitted:
     """`eqx.filter_jit`, quick to compile where nothing is around the call.
 
-    It forgets all that it has compiled where that is much.
+    It forgets all of its compiled versions where they are many.
     """
 
     def __init__(self, function: Callable[..., Any]):
@@ -85,43 +85,46 @@ def _is_in_grad_alone(args: Any) -> bool:
     return bool(found) and all(map(known, found))
 
 
+class _Parts:
+    """A function as a program, and its derivative as two."""
+
+    def __init__(self, function: Callable[..., Any]):
+        def forwards(differentiated: Any, others: Any) -> Any:
+            """**Returns:** what the function does, and its pullback."""
+
+            def outputs(moving):
+                return eqx.partition(function(*eqx.combine(moving, *others)), eqx.is_inexact_array)
+
+            moving, pull, rest = jax.vjp(outputs, differentiated, has_aux=True)
+            return eqx.combine(moving, rest), pull
+
+        def backwards(pull: Any, made: Any, cotangents: Any) -> Any:
+            none = lambda x: x is None
+            zeros = lambda x, c: jnp.zeros_like(x) if c is None and x is not None else c
+            return pull(jax.tree.map(zeros, made, cotangents, is_leaf=none))[0]
+
+        self.whole = _Jitted(function)
+        self.forwards, self.backwards = _Jitted(forwards), _Jitted(backwards)
+
+
 @eqx.filter_custom_vjp
-def _in_two_parts(moving: Any, function: Any, held: Any) -> Any:
-    """`function`, whose derivative is two programs of its own, and not a part of one."""
-    return function(*eqx.combine(moving, held))
+def _in_two_parts(moving: Any, parts: _Parts, held: Any) -> Any:
+    return parts.whole(*eqx.combine(moving, held))
 
 
 @_in_two_parts.def_fwd
-def _in_two_parts_fwd(perturbed: Any, moving: Any, function: Any, held: Any) -> Any:
+def _in_two_parts_fwd(perturbed: Any, moving: Any, parts: _Parts, held: Any) -> Any:
     differentiated, constant = eqx.partition(moving, perturbed)
-    made, pull = _forwards(differentiated, function, (constant, held))
+    made, pull = parts.forwards(differentiated, (constant, held))
     return made, (pull, eqx.filter(made, eqx.is_inexact_array))
 
 
 @_in_two_parts.def_bwd
 def _in_two_parts_bwd(
-    kept: Any, cotangents: Any, perturbed: Any, moving: Any, function: Any, held: Any
+    kept: Any, cotangents: Any, perturbed: Any, moving: Any, parts: _Parts, held: Any
 ) -> Any:
-    del perturbed, moving, function, held
-    return _backwards(*kept, cotangents)
-
-
-@_Jitted
-def _forwards(differentiated: Any, function: Any, others: Any) -> Any:
-    """What `function` makes, and what makes cotangents of the cotangents of that."""
-
-    def outputs(moving):
-        return eqx.partition(function(*eqx.combine(moving, *others)), eqx.is_inexact_array)
-
-    moving, pull, others = jax.vjp(outputs, differentiated, has_aux=True)
-    return eqx.combine(moving, others), pull
-
-
-@_Jitted
-def _backwards(pull: Any, made: Any, cotangents: Any) -> Any:
-    none = lambda x: x is None
-    zeros = lambda x, c: jnp.zeros_like(x) if c is None and x is not None else c
-    return pull(jax.tree.map(zeros, made, cotangents, is_leaf=none))[0]
+    del perturbed, moving, held
+    return parts.backwards(*kept, cotangents)
 
 
 def traced_once(method: Callable[..., Any]) -> Callable[..., Any]:

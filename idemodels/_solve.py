@@ -78,12 +78,13 @@ def solve(
         [`idemodels.state_from_optax`][]. Its theta, where it has one, replaces `theta0`.
     - `save`: `save(s, theta, moments)`, kept in the place of theta, so that the path of a large
         network need not be; a pytree of arrays. Moments are then not kept either.
-    - `adjoint`: how to differentiate; any diffrax adjoint. `None` does reverse mode only: as
-        `diffrax.RecursiveCheckpointAdjoint`, the solver's accepted steps are differentiated, but
-        they alone, in a smaller program. The states before 4096 of them are kept, or as many as 128
-        MiB hold, or 16; those between are computed anew. With an `event` it is diffrax's. For
-        forward mode pass `diffrax.ForwardMode()`; for a Hessian take `jax.jacfwd` twice with it,
-        since `diffrax.DirectAdjoint` compiles for minutes there.
+    - `adjoint`: how to differentiate; any diffrax adjoint. `None` does reverse mode only: it
+        differentiates the solver's accepted steps, in a smaller program than that of
+        `diffrax.RecursiveCheckpointAdjoint`, which it is with an `event`. The states before 4096
+        steps are kept, or as many as 128 MiB hold, or 16; the others are recomputed. The ends of
+        steps take 17 bytes more for each of `max_steps`. For forward mode pass
+        `diffrax.ForwardMode()`; for a Hessian take `jax.jacfwd` twice with it, since
+        `diffrax.DirectAdjoint` compiles for minutes there.
     - `throw`: whether to raise if the solve fails. Under `vmap` one failing lane raises for all:
         pass `throw=False` and read `.result` lane by lane.
 

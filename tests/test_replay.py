@@ -113,6 +113,24 @@ def test_an_objective_may_know_of_what_is_differentiated():
     np.testing.assert_allclose(jax.grad(given)(1.3), slope, rtol=1e-12)
 
 
+def test_a_time_in_between_has_a_derivative():
+    steps = lambda t: jnp.stack([0.0, t, 2.0 * t, 10.0])
+    at = lambda t, adjoint=None: ide.solve(
+        ide.Adam(0.1), ide.Quadratic(), 1.0, steps(t), adjoint=adjoint
+    ).theta[1:3]
+    made = jax.jacrev(at)(3.3)
+    forwards = jax.jacfwd(lambda t: at(t, dfx.ForwardMode()))(3.3)
+    np.testing.assert_allclose(made, forwards, rtol=1e-10)
+    difference = (at(3.3 + 1e-4) - at(3.3 - 1e-4)) / 2e-4
+    np.testing.assert_allclose(made, difference, rtol=1e-3)
+
+
+def test_a_second_derivative_is_refused_where_no_argument_shows_it():
+    known = lambda w: _path(lambda theta: jnp.cosh(w * theta))
+    with pytest.raises((TypeError, RuntimeError, ValueError), match="second derivatives"):
+        jax.hessian(known)(1.3)
+
+
 def test_a_gradient_within_a_derivative():
     inner = jax.grad(lambda w: _path(lambda theta, w: w * theta**2 / 2, args=w))
     slope = inner(1.3)

@@ -16,7 +16,7 @@ from .._types import Scalar
 
 # Up to so many summands are added one by one, as a part of the arithmetic around them.
 _UNROLLED = 8
-# Arrays of so many numbers are put together for a product.
+# Up to so many numbers, arrays are stacked for one product.
 _SMALL = 10_000
 
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
+from .._checks import is_concrete
 from .._equation import Augmented
 from .._programs import program
 from .._results import RESULTS
@@ -62,11 +63,15 @@ class Front(eqx.Module):
     def running(self) -> Bool[Array, "*lanes"]:
         return self.result == RESULTS.successful
 
-    @eqx.filter_jit
     def made(self) -> "Front":
-        """The same, as it leaves a program: nothing but the path itself has a derivative."""
-        path = lambda front: (front.y, front.kept)
-        return eqx.tree_at(path, jax.tree.map(_constant, self), path(self))
+        """The same, as it leaves a program: nothing but the path has a derivative."""
+        return self if is_concrete(self) else _made(self)
+
+
+@program
+def _made(front: Front) -> Front:
+    path = lambda front: (front.t, front.y, front.kept)
+    return eqx.tree_at(path, jax.tree.map(_constant, front), path(front))
 
 
 def _constant(x: Any) -> Any:
@@ -402,9 +407,9 @@ def gradients_of_steps(solver: dfx.AbstractSolver, steps: Count, first: Count) -
 
 
 def checkpointed(y: Augmented, max_steps: int) -> Replay:
-    """Reverse mode that takes a step anew where the state before it is not kept.
+    """Reverse mode that recomputes a step where the state before it is not kept.
 
-    Where there is room for them, all are.
+    All states are kept where they fit.
     """
     state = 1024 + _STATES * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(y))
     count = min(max_steps, _MOST, max(_FEWEST, _ROOM // state))

@@ -1,8 +1,8 @@
-"""Reverse mode through a solve: each accepted step is made again, and transposed, once.
+"""Reverse mode through a solve by its accepted steps alone, recomputed one by one.
 
-diffrax's own adjoints transpose its whole loop: the controller, the rejected steps and the saving
-are in it, and a step is traced some twenty times. Steps' ends carry no derivative here, so that the
-accepted steps are all there is to transpose.
+diffrax's own adjoints differentiate its whole loop, with the controller, the rejected steps and the
+saving in it. Such a loop is traced some twenty times. The ends of steps carry no derivative here,
+so that the accepted steps are all there is to differentiate.
 """
 
 import functools
@@ -18,39 +18,43 @@ from jaxtyping import Array, Int, PyTree
 from .._types import Count
 from .with_tangent import WithTangent
 
-# The part of the checkpoints that a long solve fills; the rest is for what reverse mode makes anew.
+# The part of the checkpoints that the forward pass of a long solve fills.
 _FILLED = 0.75
-# With room for so many states steps are rarely made anew, and a transposed one too many costs less
-# than a branch, which takes as long again to compile.
+# With this many checkpoints few steps are recomputed. Transposing those too costs less than to
+# compile a branch.
 _RARELY = 1024
+_ONCE = (
+    "Argument `adjoint` must be one for second derivatives, but is None, which is differentiated "
+    "once. For a Hessian pass `adjoint=diffrax.ForwardMode()`, and take `jax.jacfwd` twice."
+)
 
 
 class Replay(dfx.AbstractAdjoint):
     """Discretise-then-optimise, as by `diffrax.RecursiveCheckpointAdjoint`, in a smaller program.
 
-    Forwards the ends of all accepted steps are kept, and the state before each of them while there
-    is room, then before every second, every fourth, and so on; what is between is made anew.
+    The forward pass keeps the ends of all accepted steps. It keeps the state before each of them
+    while there are checkpoints, then before every second, every fourth, and so on. The reverse pass
+    recomputes the others.
 
-    An event, dense output and saved steps are left to `diffrax.RecursiveCheckpointAdjoint`.
+    Values at `SaveAt(ts=)` are differentiated in their times too; `t0`, `t1` and `dt0` carry no
+    derivative. Events, dense output and saved steps are left to
+    `diffrax.RecursiveCheckpointAdjoint`.
 
-    - `checkpoints`: how many states there is room for.
+    - `checkpoints`: how many states are kept.
     """
 
     checkpoints: int
 
-    def loop(
-        self, *, terms, solver, args, saveat, event, init_state, throw, passed_solver_state,
-        passed_controller_state, **kwargs,
-    ):  # fmt: skip
+    def loop(self, *, throw, passed_solver_state, passed_controller_state, **given):
         """**Returns:** the state of diffrax's loop at its end, and what else it returns."""
-        given: dict[str, Any] = dict(terms=terms, solver=solver, args=args, saveat=saveat)
-        given |= dict(event=event, init_state=init_state, **kwargs)
-        if event is not None or not _at_times(saveat):
-            flags = dict(throw=throw, passed_solver_state=passed_solver_state)
+        saveat = given["saveat"]
+        if given["event"] is not None or given["max_steps"] is None or not _at_times(saveat):
+            flags = {"throw": throw, "passed_solver_state": passed_solver_state}
             flags["passed_controller_state"] = passed_controller_state
             return dfx.RecursiveCheckpointAdjoint(self.checkpoints).loop(**given, **flags)
         lax = functools.partial(eqxi.while_loop, kind="lax")
-        outer = functools.partial(self._looped, _Step(terms, solver, args), _subs(saveat))
+        step = _Step(given["terms"], given["solver"], given["args"])
+        outer = functools.partial(self._looped, step, _subs(saveat))
         return self._loop(**given, inner_while_loop=lax, outer_while_loop=outer)
 
     def _looped(self, step, subs, cond_fun, body_fun, init, *, max_steps, buffers):
@@ -62,8 +66,8 @@ class Replay(dfx.AbstractAdjoint):
             )
 
         def recorded(init):
-            room = min(self.checkpoints, max_steps)
-            record = _Record.empty(_arrays(step.state_of(init)), init.tprev, room, max_steps)
+            rows = min(self.checkpoints, max_steps)
+            record = _Record.empty(_arrays(step.state_of(init)), init.tprev, rows, max_steps)
             return eqxi.while_loop(
                 lambda carry: cond_fun(carry[0]),
                 lambda carry: (body_fun(carry[0]), carry[1].seen(carry[0], step)),
@@ -76,14 +80,15 @@ class Replay(dfx.AbstractAdjoint):
         runs = [eqx.filter_closure_convert(run, init) for run in (plain, recorded)]
         saved = [i for i, sub in enumerate(subs) if sub.ts is not None]
         often = self.checkpoints < min(_RARELY, max_steps)
-        held = _constant((runs, init, saved, [subs[i].ts for i in saved], often))
-        moving = (step.converted(init, [subs[i].fn for i in saved]), _arrays(step.state_of(init)))
+        held = _constant((runs, init, saved, often))
+        functions = step.converted(init, [subs[i].fn for i in saved])
+        moving = functions, _arrays(step.state_of(init)), [subs[i].ts for i in saved]
         final, outputs = _solved(moving, held)
         return eqx.tree_at(lambda state: _outputs(state, saved), _constant(final), outputs)
 
 
 class _Step(eqx.Module):
-    """A step of a solver, and what is saved of it, without what only a controller reads."""
+    """A step of a solver, and what is saved of it, without the tangent of `WithTangent`."""
 
     terms: Any
     solver: Any
@@ -101,8 +106,7 @@ class _Step(eqx.Module):
     def converted(self, init: Any, fns: list[Any]) -> Any:
         """Functions of arrays alone: a step, and what each of `fns` saves of it."""
         jump = jnp.zeros((), bool)
-        given = (self.state_of(init), init.tprev, init.tnext, jump)
-        given = _arrays(given)
+        given = _arrays((self.state_of(init), init.tprev, init.tnext, jump))
 
         def step(start, t0, t1, jump):
             y, state = start
@@ -152,15 +156,14 @@ class _Record(eqx.Module):
         return self.t0, self.t1, self.jump, self.states
 
     def seen(self, state: Any, step: _Step) -> "_Record":
-        """With the attempt that begins at `state`; one that is rejected is written over."""
+        """The record with the attempt from `state`; the next one overwrites a rejected one."""
         k, stride = jnp.asarray(state.num_accepted_steps, self.which.dtype), self.stride
         rows = self.which.size
-        room = jnp.where(stride == 1, rows, 2 * int(_FILLED * rows / 2))
-        stride = jnp.where(k >= room * stride, 2 * stride, stride)
+        most = jnp.where(stride == 1, rows, max(2, 2 * int(_FILLED * rows / 2)))
+        stride = jnp.where(k >= most * stride, 2 * stride, stride)
         new = (k % stride == 0) & jnp.all(self.which != k)
-        record = self._kept(
-            k, step.state_of(state), new, (self.which < 0) | (self.which % stride > 0)
-        )
+        free = (self.which < 0) | (self.which % stride > 0)
+        record = self._kept(k, step.state_of(state), new, free)
         return _Record(
             eqxi.buffer_at_set(self.t0, k, state.tprev),
             eqxi.buffer_at_set(self.t1, k, state.tnext),
@@ -171,7 +174,7 @@ class _Record(eqx.Module):
         )
 
     def _kept(self, k: Any, state: Any, new: Any, free: Any) -> "_Record":
-        """With a row for the step `k`, where it is `new`, in the place of one that is `free`."""
+        """The record with a row for the step `k`, where that is `new` and a row is `free`."""
         row, new = jnp.argmax(free), new & jnp.any(free)
         arrays = eqx.filter(state, eqx.is_array)
         put = lambda rows, x: eqxi.buffer_at_set(rows, row, x, pred=new)
@@ -182,27 +185,27 @@ class _Record(eqx.Module):
     def before(self, k: Any) -> tuple[Any, Any, Any]:
         """The last row before or at the step `k`: its step, its state, and the stride from there.
 
-        So many of the steps between get a row of their own that half of those to spare are left.
+        The stride fills half of the spare rows with the steps between.
         """
         known = jnp.where(self.which <= k, self.which, -1)
         row = jnp.argmax(known)
         state = jax.tree.map(lambda rows: rows[row], self.states, is_leaf=_has_index)
         spare = jnp.sum((self.which < 0) | (self.which > k))
-        stride = jnp.maximum((k - known[row]) // jnp.maximum(spare // 2, 1), 0) + 1
+        stride = (k - known[row]) // jnp.maximum(spare // 2, 1) + 1
         return known[row], state, stride
 
     def passed(self, k: Any, state: Any, new: Any, last: Any) -> "_Record":
-        """With a row for the step `k`, where it is `new`; those past `last` are free."""
+        """The record with a row for the step `k`, where it is `new`; rows past `last` are free."""
         return self._kept(k, state, new, (self.which < 0) | (self.which > last))
 
 
 class _Reverse(eqx.Module):
-    """How far a transposed solve has come.
+    """How far the reverse pass has come.
 
     - `target`: the step to be transposed next; `step`: the one that `state` begins.
-    - `stride`: a row is kept of every so many steps on the way to the target.
+    - `stride`: every so many steps on the way to the target get a row of `record`.
     - `saved`: how many values of each output were saved up to the target.
-    - `of_state`, `of_functions`: the cotangents.
+    - `of_state`, `of_functions`, `of_ts`: the cotangents.
     """
 
     target: Any
@@ -213,34 +216,35 @@ class _Reverse(eqx.Module):
     saved: list[Any]
     of_state: Any
     of_functions: Any
+    of_ts: list[Any]
 
 
 @eqx.filter_custom_vjp
 def _solved(moving, held):
     del moving
-    (plain, _), init, saved, *_ = held
+    (plain, _), init, saved, _ = held
     final = plain(init)
     return final, _outputs(final, saved)
 
 
 @_solved.def_fwd
 def _solved_fwd(perturbed, moving, held):
-    del perturbed, moving
-    (_, recorded), init, saved, *_ = held
+    del perturbed
+    (_, recorded), init, saved, _ = held
     final, record = recorded(init)
     counts = [_save_states(final)[i].saveat_ts_index for i in saved]
-    return (final, _outputs(final, saved)), (record, final.num_accepted_steps, counts)
+    once = eqxi.nondifferentiable(moving, msg=_ONCE)
+    return (final, _outputs(final, saved)), (record, final.num_accepted_steps, counts, once)
 
 
 @_solved.def_bwd
 def _solved_bwd(residuals, grads, perturbed, moving, held):
-    record, count, counts = residuals
-    functions, start = moving
+    del moving
+    record, count, counts, (functions, start, ts) = residuals
     differentiated, still = eqx.partition(functions, perturbed[0])
-    *_, ts, often = held
+    often = held[-1]
     _, (of_y, *of_saved) = grads
     moves = eqx.filter(start, eqx.is_inexact_array)
-    of_y = _filled(of_y, moves[0])
     whole = lambda arrays: eqx.combine(arrays, eqx.filter(start, eqx.is_array, inverse=True))
 
     def body(carry: _Reverse) -> _Reverse:
@@ -252,37 +256,51 @@ def _solved_bwd(residuals, grads, perturbed, moving, held):
             made, _ = eqx.combine(moving, still)
             end, dense = made(eqx.combine(begin, fixed), t0, t1, jump)
             parts = eqx.partition((end, dense), eqx.is_inexact_array)
-            return parts[0], (parts[1], end)
+            return parts[0], (parts[1][1], end)
 
-        (end, dense), pull, (others, ahead) = eqx.filter_vjp(
+        (_, dense), pull, (others, ahead) = eqx.filter_vjp(
             step, differentiated, begin, has_aux=True
         )
-        del end
         here = k == carry.target
+        before = jnp.where(k > 0, carry.record.t1[jnp.maximum(k - 1, 0)], -jnp.inf)
+        before = jnp.where(here, before, jnp.inf)
+
+        def of_saves(i, many, of_dense, of_function, of_ts):
+            """The cotangents with those of the values of one output saved in this step."""
+
+            def save(function, t, dense):
+                fn = eqx.combine(function, still[1][i])
+                return eqx.filter(fn(t, t0, t1, eqx.combine(dense, others)), eqx.is_inexact_array)
+
+            def one(carry):
+                many, of_dense, of_function, of_ts = carry
+                row, t = many - 1, ts[i][many - 1]
+                made, pull = eqx.filter_vjp(save, differentiated[1][i], t, dense)
+                of_row = jax.tree.map(lambda x: x[row], of_saved[i])
+                more, of_t, of_path = pull(_filled(of_row, made))
+                of_ts = None if of_ts is None else of_ts.at[row].set(of_t)
+                return row, _sum(of_dense, of_path), _sum(of_function, more), of_ts
+
+            inside = lambda carry: (carry[0] > 0) & (ts[i][carry[0] - 1] > before)
+            return jax.lax.while_loop(inside, one, (many, of_dense, of_function, of_ts))
 
         def transposed():
             of_dense = jax.tree.map(jnp.zeros_like, dense)
-            of_functions, saved = carry.of_functions, []
-            before = carry.record.t1[jnp.maximum(k - 1, 0)]
+            of_step, of_fns = carry.of_functions
+            saved, of_fns, of_ts = list(carry.saved), list(of_fns), list(carry.of_ts)
             for i, of_rows in enumerate(of_saved):
-                if not jax.tree.leaves(of_rows):
-                    saved.append(carry.saved[i])
-                    continue
-                many, of_dense, of_functions = _of_saves(
-                    (differentiated, still, i), (t0, t1, dense, others[1]), ts[i],
-                    (carry.saved[i], of_dense, of_functions),
-                    of_rows, jnp.where(k > 0, before, -jnp.inf),
-                )  # fmt: skip
-                saved.append(many)
-            of_step, of_begin = pull((carry.of_state, of_dense))
-            return _sum(of_functions, of_step), of_begin, saved
+                if jax.tree.leaves(of_rows):
+                    given = saved[i], of_dense, of_fns[i], of_ts[i]
+                    saved[i], of_dense, of_fns[i], of_ts[i] = of_saves(i, *given)
+            more, of_begin = pull((carry.of_state, of_dense))
+            return of_begin, _sum((of_step, of_fns), more), of_ts, saved
 
         def stays():
-            return carry.of_functions, carry.of_state, carry.saved
+            return carry.of_state, carry.of_functions, carry.of_ts, carry.saved
 
         found = jax.lax.cond(eqxi.unvmap_any(here), transposed, stays) if often else transposed()
         choose = lambda a, b: jnp.where(here, a, b)
-        of_functions, of_state, saved = jax.tree.map(choose, found, stays())
+        of_state, of_functions, of_ts, saved = jax.tree.map(choose, found, stays())
         target = jnp.where(here, k - 1, carry.target)
         ahead = eqx.filter(_arrays(ahead), eqx.is_array)
         new = ~here & ((k + 1) % carry.stride == 0) & (k + 1 < target)
@@ -298,13 +316,17 @@ def _solved_bwd(residuals, grads, perturbed, moving, held):
             saved,
             of_state,
             of_functions,
+            of_ts,
         )
 
     last = jnp.asarray(count, record.which.dtype) - 1
+    zeros = lambda tree: jax.tree.map(jnp.zeros_like, eqx.filter(tree, eqx.is_inexact_array))
+    of_ts = [zeros(t) if moves else None for t, moves in zip(ts, perturbed[2], strict=True)]
+    of_state = _filled(of_y, moves[0]), zeros(moves[1])
     step, state, stride = record.before(last)
-    zeros = jax.tree.map(jnp.zeros_like, eqx.filter(differentiated, eqx.is_inexact_array))
-    of_state = (of_y, jax.tree.map(jnp.zeros_like, moves[1]))
-    begin = _Reverse(last, step, state, stride, record, counts, of_state, zeros)
+    begin = _Reverse(
+        last, step, state, stride, record, counts, of_state, zeros(differentiated), of_ts
+    )
     final = eqxi.while_loop(
         lambda carry: carry.target >= 0,
         body,
@@ -312,29 +334,7 @@ def _solved_bwd(residuals, grads, perturbed, moving, held):
         kind="lax",
         buffers=lambda carry: carry.record.buffers(),
     )
-    return final.of_functions, final.of_state
-
-
-def _of_saves(functions, step, ts, carry, of_rows, before):
-    """The cotangents of a step's dense output, and of functions, of what was saved of it."""
-    differentiated, still, i = functions
-    t0, t1, dense, others = step
-
-    def body(carry):
-        many, of_dense, of_functions = carry
-        t = ts[many - 1]
-
-        def save(moving, dense):
-            fn = eqx.combine(moving, still)[1][i]
-            return eqx.filter(fn(t, t0, t1, eqx.combine(dense, others)), eqx.is_inexact_array)
-
-        made, pull = eqx.filter_vjp(save, differentiated, dense)
-        row = jax.tree.map(lambda x: x[many - 1], of_rows)
-        more, of_path = pull(_filled(row, made))
-        return many - 1, _sum(of_dense, of_path), _sum(of_functions, more)
-
-    inside = lambda carry: (carry[0] > 0) & (ts[carry[0] - 1] > before)
-    return jax.lax.while_loop(inside, body, carry)
+    return final.of_functions, final.of_state, final.of_ts
 
 
 def _at_times(saveat: dfx.SaveAt) -> bool:

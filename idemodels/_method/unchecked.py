@@ -71,7 +71,7 @@ def _looped(jaxpr: Jaxpr) -> Jaxpr:
 
 
 def _calls_again(before: JaxprEqn, eqn: JaxprEqn, uses: Mapping[Any, int]) -> bool:
-    """Whether it calls again, and it alone, the function of a number that `before` calls."""
+    """Whether it applies the function of `before` to its output, which nothing else reads."""
     if not (_of_a_number(before) and _of_a_number(eqn)):
         return False
     made = before.outvars[0]
