@@ -13,7 +13,7 @@ import equinox as eqx
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import PyTree
 
 from .._types import Count
 from .with_tangent import WithTangent
@@ -139,7 +139,7 @@ class _Record(eqx.Module):
     t1: Any
     jump: Any
     states: PyTree[Any]
-    which: Int[Array, " m"]
+    which: Any
     stride: Count
 
     @classmethod
@@ -153,17 +153,22 @@ class _Record(eqx.Module):
 
     def buffers(self) -> Any:
         """What is too large to be copied at each step."""
-        return self.t0, self.t1, self.jump, self.states
+        return self.t0, self.t1, self.jump, self.states, self.which
 
     def seen(self, state: Any, step: _Step) -> "_Record":
         """The record with the attempt from `state`; the next one overwrites a rejected one."""
-        k, stride = jnp.asarray(state.num_accepted_steps, self.which.dtype), self.stride
-        rows = self.which.size
-        most = jnp.where(stride == 1, rows, max(2, 2 * int(_FILLED * rows / 2)))
-        stride = jnp.where(k >= most * stride, 2 * stride, stride)
-        new = (k % stride == 0) & jnp.all(self.which != k)
-        free = (self.which < 0) | (self.which % stride > 0)
-        record = self._kept(k, step.state_of(state), new, free)
+        k, rows = jnp.asarray(state.num_accepted_steps, self.stride.dtype), self.which.shape[-1]
+        most = jnp.where(self.stride == 1, rows, max(2, 2 * int(_FILLED * rows / 2)))
+        stride = jnp.where(k >= most * self.stride, 2 * self.stride, self.stride)
+
+        def found():
+            which = self.which[:]
+            free = (which < 0) | (which % stride > 0)
+            new = (k % stride == 0) & jnp.all(which != k) & jnp.any(free)
+            return jnp.argmax(free).astype(k.dtype), new
+
+        row, new = self._searched(stride, found, (k, jnp.ones((), bool)))
+        record = self._kept(k, step.state_of(state), row, new)
         return _Record(
             eqxi.buffer_at_set(self.t0, k, state.tprev),
             eqxi.buffer_at_set(self.t1, k, state.tnext),
@@ -173,30 +178,45 @@ class _Record(eqx.Module):
             stride,
         )
 
-    def _kept(self, k: Any, state: Any, new: Any, free: Any) -> "_Record":
-        """The record with a row for the step `k`, where that is `new` and a row is `free`."""
-        row, new = jnp.argmax(free), new & jnp.any(free)
-        arrays = eqx.filter(state, eqx.is_array)
-        put = lambda rows, x: eqxi.buffer_at_set(rows, row, x, pred=new)
-        states = jax.tree.map(put, self.states, arrays, is_leaf=_has_index)
-        which = self.which.at[row].set(jnp.where(new, k, self.which[row]))
-        return eqx.tree_at(lambda r: (r.states, r.which), self, (states, which))
-
     def before(self, k: Any) -> tuple[Any, Any, Any]:
         """The last row before or at the step `k`: its step, its state, and the stride from there.
 
         The stride fills half of the spare rows with the steps between.
         """
-        known = jnp.where(self.which <= k, self.which, -1)
-        row = jnp.argmax(known)
+
+        def found():
+            which = self.which[:]
+            known = jnp.where(which <= k, which, -1)
+            row = jnp.argmax(known).astype(k.dtype)
+            spare = jnp.sum((which < 0) | (which > k)).astype(k.dtype)
+            return row, known[row], (k - known[row]) // jnp.maximum(spare // 2, 1) + 1
+
+        each = jnp.maximum(k, 0), k, jnp.ones((), k.dtype)
+        row, step, stride = self._searched(self.stride, found, each)
         state = jax.tree.map(lambda rows: rows[row], self.states, is_leaf=_has_index)
-        spare = jnp.sum((self.which < 0) | (self.which > k))
-        stride = (k - known[row]) // jnp.maximum(spare // 2, 1) + 1
-        return known[row], state, stride
+        return step, state, stride
 
     def passed(self, k: Any, state: Any, new: Any, last: Any) -> "_Record":
         """The record with a row for the step `k`, where it is `new`; rows past `last` are free."""
-        return self._kept(k, state, new, (self.which < 0) | (self.which > last))
+
+        def found():
+            which = self.which[:]
+            free = (which < 0) | (which > last)
+            return jnp.argmax(free).astype(k.dtype), new & jnp.any(free)
+
+        none = jnp.zeros((), k.dtype), jnp.zeros((), bool)
+        return self._kept(k, state, *self._searched(self.stride, found, none))
+
+    def _searched(self, stride: Any, found: Any, dense: Any) -> Any:
+        """What is `found` in all rows; `dense` where the row of each step has its number."""
+        return jax.lax.cond(eqxi.unvmap_any(stride > 1), found, lambda: dense)
+
+    def _kept(self, k: Any, state: Any, row: Any, new: Any) -> "_Record":
+        """The record with `state` before the step `k` in this row, where it is `new`."""
+        arrays = eqx.filter(state, eqx.is_array)
+        put = lambda rows, x: eqxi.buffer_at_set(rows, row, x, pred=new)
+        states = jax.tree.map(put, self.states, arrays, is_leaf=_has_index)
+        return eqx.tree_at(lambda r: (r.states, r.which), self, (states, put(self.which, k)))
 
 
 class _Reverse(eqx.Module):
@@ -319,7 +339,7 @@ def _solved_bwd(residuals, grads, perturbed, moving, held):
             of_ts,
         )
 
-    last = jnp.asarray(count, record.which.dtype) - 1
+    last = jnp.asarray(count, record.stride.dtype) - 1
     zeros = lambda tree: jax.tree.map(jnp.zeros_like, eqx.filter(tree, eqx.is_inexact_array))
     of_ts = [zeros(t) if moves else None for t, moves in zip(ts, perturbed[2], strict=True)]
     of_state = _filled(of_y, moves[0]), zeros(moves[1])
