@@ -260,9 +260,13 @@ def test_adjoints_agree_with_each_other(rtol, direct_rtol):
     at = tuple(jnp.asarray(x) for x in POINT)
     argnums = (0, 1, 2, 3)
     reverse = jax.jit(jax.grad(outcome(None, rtol), argnums))(*at)
+    checkpoints = dfx.RecursiveCheckpointAdjoint(512)
+    by_diffrax = jax.jit(jax.grad(outcome(checkpoints, rtol), argnums))(*at)
     direct = jax.jit(jax.grad(outcome(dfx.DirectAdjoint(), rtol), argnums))(*at)
     forward = jax.jit(jax.jacfwd(outcome(dfx.ForwardMode(), rtol), argnums))(*at)
-    np.testing.assert_allclose(forward, reverse, rtol=1e-12)
+    np.testing.assert_allclose(forward, by_diffrax, rtol=1e-12)
+    # A step that is recomputed is rounded otherwise: 1.7e-12 in b2, of sums that cancel.
+    np.testing.assert_allclose(forward, reverse, rtol=1e-11)
     np.testing.assert_allclose(direct, reverse, rtol=direct_rtol)
 
 
