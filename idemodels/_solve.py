@@ -80,9 +80,9 @@ def solve(
         network need not be; a pytree of arrays. Moments are then not kept either.
     - `adjoint`: how to differentiate; any diffrax adjoint. `None` does reverse mode only: it
         differentiates the solver's accepted steps, in a smaller program than that of
-        `diffrax.RecursiveCheckpointAdjoint`, which it is with an `event`. The states before 4096
-        steps are kept, or as many as 128 MiB hold, or 16; the others are recomputed. The ends of
-        steps take 17 bytes more for each of `max_steps`. For forward mode pass
+        `diffrax.RecursiveCheckpointAdjoint`, which stands in where there is an `event`. The states
+        before 4096 steps are kept, or as many as 128 MiB hold, or 16; the others are recomputed.
+        The ends of steps take 17 bytes more for each of `max_steps`. For forward mode pass
         `diffrax.ForwardMode()`; for a Hessian take `jax.jacfwd` twice with it, since
         `diffrax.DirectAdjoint` compiles for minutes there.
     - `throw`: whether to raise if the solve fails. Under `vmap` one failing lane raises for all:

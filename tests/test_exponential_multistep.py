@@ -265,8 +265,10 @@ def test_adjoints_agree_with_each_other(rtol, direct_rtol):
     direct = jax.jit(jax.grad(outcome(dfx.DirectAdjoint(), rtol), argnums))(*at)
     forward = jax.jit(jax.jacfwd(outcome(dfx.ForwardMode(), rtol), argnums))(*at)
     np.testing.assert_allclose(forward, by_diffrax, rtol=1e-12)
-    # A step that is recomputed is rounded otherwise: 1.7e-12 in b2, of sums that cancel.
-    np.testing.assert_allclose(forward, reverse, rtol=1e-11)
+    others = [0, 1, 3]
+    np.testing.assert_allclose(np.stack(forward)[others], np.stack(reverse)[others], rtol=1e-12)
+    # That in b2 is a difference of two sums, each rounded, of which little is left.
+    np.testing.assert_allclose(forward[2], reverse[2], rtol=1e-11)
     np.testing.assert_allclose(direct, reverse, rtol=direct_rtol)
 
 

@@ -93,6 +93,12 @@ class AbstractMethod(eqx.Module):
         """Solves `problem`; a failure is a value of `Answer.result`, never raised."""
 
 
+def constant(tree: PyTree[Any]) -> PyTree[Any]:
+    """The same, without derivatives."""
+    stop = lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x
+    return jax.tree.map(stop, tree)
+
+
 def is_markov(model: AbstractModel | InterpolatingFlow) -> bool:
     """Whether every kernel has a finite state space."""
     return all(isinstance(m.kernel, AbstractMarkovKernel) for m in model.memories().values())

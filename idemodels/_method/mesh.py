@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Path, Scalar
-from .base import Problem
+from .base import Problem, constant
 from .clock import pace
 from .control import Guarded
 from .norms import group_norm, largest, units
@@ -60,7 +60,7 @@ def closure_density(problem: Problem, end: Scalar, dense: bool) -> Density:
 
     Where that solve fails, the rest of the way counts as one step.
     """
-    problem = _constant(problem)
+    problem = constant(problem)
     start = problem.ts[0]
     equation = problem.equation
     unit = units(problem.y0, problem.g0, equation.model.memories(), _ATOL, dense)
@@ -94,8 +94,3 @@ def closure_density(problem: Problem, end: Scalar, dense: bool) -> Density:
     shortest = jnp.minimum(_SHORTEST, 1e-4 * (end - start))
     steps = jnp.minimum(jnp.diff(ts) / shortest, 1.0)
     return Density(ts, jnp.concatenate([jnp.zeros(1, ts.dtype), jnp.cumsum(steps)]))
-
-
-def _constant(tree: Any) -> Any:
-    stop = lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x
-    return jax.tree.map(stop, tree)

@@ -16,6 +16,7 @@ from .._equation import Augmented, Equation, cast, dtype_of, equation_of, fracti
 from .._model import AbstractModel
 from .._programs import traced_once
 from .._types import Count, Flag, Scalar
+from .base import constant
 from .exact_step import ExactStep, masked_lagrange, mix, nodes_for
 from .kick_drift import KickDrift, is_short, of_gradient
 from .norms import memory_time
@@ -203,7 +204,7 @@ class QuasiNewtonBDF(AbstractReporting):
         )
         tolerance = self._tolerance(known.theta[0], predicted, h)
         going = lambda it: ~it.done & (it.count < _ITERATIONS)
-        held, start, tolerance = _constant((formula, start, tolerance))
+        held, start, tolerance = constant((formula, start, tolerance))
         improved = lambda it: held.improved(it, tolerance, brief)
         found = jax.lax.while_loop(going, improved, start)
         theta, g = _solution(formula, predicted, brief, found.theta, found.gradient)
@@ -536,11 +537,6 @@ def _inverse(f: Any, x: Float[Array, " p"], y: Float[Array, " p"]) -> Float[Arra
     operator = lx.FunctionLinearOperator(jax.linearize(f, x)[1], jax.eval_shape(lambda: x))
     solver = lx.GMRES(rtol=_LINEAR, atol=0.0, max_steps=_LINEAR_STEPS, restart=_LINEAR_STEPS)
     return lx.linear_solve(operator, y, solver, throw=False).value
-
-
-def _constant(tree: Any) -> Any:
-    stop = lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x
-    return jax.tree.map(stop, tree)
 
 
 def _flat(tree: PyTree[Array]) -> Float[Array, " p"]:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from .._types import Count
+from .base import constant
 from .with_tangent import WithTangent
 
 # The part of the checkpoints that the forward pass of a long solve fills.
@@ -80,11 +81,11 @@ class Replay(dfx.AbstractAdjoint):
         runs = [eqx.filter_closure_convert(run, init) for run in (plain, recorded)]
         saved = [i for i, sub in enumerate(subs) if sub.ts is not None]
         often = self.checkpoints < min(_RARELY, max_steps)
-        held = _constant((runs, init, saved, often))
+        held = constant((runs, init, saved, often))
         functions = step.converted(init, [subs[i].fn for i in saved])
         moving = functions, _arrays(step.state_of(init)), [subs[i].ts for i in saved]
         final, outputs = _solved(moving, held)
-        return eqx.tree_at(lambda state: _outputs(state, saved), _constant(final), outputs)
+        return eqx.tree_at(lambda state: _outputs(state, saved), constant(final), outputs)
 
 
 class _Step(eqx.Module):
@@ -380,11 +381,6 @@ def _outputs(state: Any, saved: list[int]) -> list[Any]:
 
 def _arrays(tree: Any) -> Any:
     return jax.tree.map(lambda x: jnp.asarray(x) if eqx.is_array_like(x) else x, tree)
-
-
-def _constant(tree: Any) -> Any:
-    stop = lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x
-    return jax.tree.map(stop, tree)
 
 
 def _filled(cotangents: Any, like: Any) -> Any:
