@@ -222,6 +222,22 @@ def test_a_derivative_is_right_where_stability_bounds_the_steps():
     np.testing.assert_allclose(found, IN_FIRST_WEIGHT, rtol=1e-2)
 
 
+def test_so_is_one_in_what_the_first_gradient_does_not_depend_on():
+    """Eagerly, and in forward mode: nothing that the solve begins with is traced."""
+    method = ide.Markov(dfx.Tsit5(), rtol=1e-4, atol=1e-4)
+
+    def last(rate, **options):
+        ts = np.array([0.0, 50.0])
+        given = ide.Adam(rate), lambda theta: weighted(theta, 1.0), np.zeros(21), ts
+        return ide.solve(*given, **options).loss[-1]
+
+    forwards = lambda rate: last(rate, method=method, adjoint=dfx.ForwardMode())
+    _, found = jax.jvp(forwards, (0.05,), (1.0,))
+    tight = {"method": ide.Markov(dfx.Tsit5(), rtol=1e-8)}
+    right = (last(0.05 + 1e-4, **tight) - last(0.05 - 1e-4, **tight)) / 2e-4
+    np.testing.assert_allclose(found, right, rtol=1e-3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", [dfx.Bosh3(), dfx.Tsit5(), dfx.Dopri8()])
 def test_a_derivative_at_the_stability_limit_is_the_same_in_both_modes_and_under_vmap(solver):

@@ -38,10 +38,11 @@ _SETTLED = 12
 _LEAP = 1e-2
 # The smallest step, relative to t or 1, and how often one may be needed.
 _SMALLEST, _FORCED = 1e-10, 1000
-# Gradients that a leg may take: so many, so many for each optimizer step to its end, which may be
-# taken early, and for each step made its price less so many. Beyond, no step is shorter than the
-# short ones, which are accepted whatever their error.
-_ALLOWANCE, _EARLY, _LESS = 60, 1.0, 1.5
+# Gradients that a leg may take: so many; so many for each optimizer step to its end, which may be
+# taken early; and for each step made the rest of its price, less a margin. Beyond, no step is
+# shorter than the short ones, which are accepted whatever their error. With attempts at longer ones
+# they take so many gradients for each optimizer step.
+_ALLOWANCE, _EARLY, _MARGIN, _OF_SHORT = 60, 1.0, 0.6, 2.1
 # Past the last short step the next is at least this part of it.
 _AFTER = 0.2
 # After a step that failed so many short ones are made at most before another is tried.
@@ -51,9 +52,14 @@ _LONGEST_STAY = 64
 _KINK = 5
 
 
-def early_gradients(steps: Scalar) -> Scalar:
+def early_gradients(steps: Scalar, price: float) -> Scalar:
     """How many gradients may be taken at once, on a path of so many optimizer steps."""
-    return _ALLOWANCE + _EARLY * steps
+    return _ALLOWANCE + _early(price) * steps
+
+
+def _early(price: float) -> float:
+    """The part of the price of each step to come that may be taken at once."""
+    return min(_EARLY, price - _OF_SHORT - _MARGIN)
 
 
 class GuardState(eqx.Module):
@@ -211,8 +217,9 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         least, brief, poor = None, jnp.zeros((), bool), jnp.zeros((), bool)
         if self.short is not None:
             brief = is_short(t1 - t0, self.short)
-            early = early_gradients(self.end - old.start)
-            allowed = early + (self.price - _LESS) * (t0 - old.start)
+            early = early_gradients(self.end - old.start, self.price)
+            later = self.price - _early(self.price) - _MARGIN
+            allowed = early + later * (t0 - old.start)
             poor = spent.astype(allowed.dtype) > allowed
             least = jnp.where(poor, self.short, 0.0)
         nothing = jnp.zeros_like(scaled)

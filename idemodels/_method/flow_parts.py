@@ -64,6 +64,8 @@ def run_flow(method: Any, problem: Problem, adjoint: dfx.AbstractAdjoint | None)
     equation, ts = problem.equation, problem.ts
     model, plan = equation.model, plan_of(equation, problem.y0, ts[0], ts)
     front = begin(problem)
+    if is_concrete((problem, front)):
+        adjoint = adjoint or dfx.ForwardMode()  # nothing is differentiated: plain loops
     pace, more = jnp.full_like(front.pace, _PACE), {"num_exact": jnp.zeros((), int)}
     front = dataclasses.replace(front, pace=pace, stats=front.stats | more)
     parts = model.parts(plan.kinks)

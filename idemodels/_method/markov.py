@@ -64,7 +64,7 @@ _SHORT, _LEAST_PRICE = 0.5, 3.0
 # The gradients of a start in ln s that do not count, as they are usual; and those of a step there.
 _START, _STAGES = 100, 6
 # The price that is usual, and the rtol from which on a path has it if nothing else is said.
-_PRICE, _BOUNDED = 4.0, 1e-5
+_PRICE, _BOUNDED = 3.0, 1e-5
 # A path counts as converged whose error is estimated to be so many times `rtol` at most.
 _CONVERGED = 10.0
 # The part of `rtol` by which what is to come may move a path that is held.
@@ -226,8 +226,11 @@ class Markov(AbstractMethod):
             return run_flow(self, problem, adjoint)
         if self.event is None and is_flattened(problem):
             problem = flattened(problem)
-        front = self.first_front(problem, adjoint)
-        known = is_concrete(front)
+        front = begin(problem)
+        known = is_concrete((problem, front))
+        if known and self.event is None:
+            adjoint = adjoint or dfx.ForwardMode()  # nothing is differentiated: plain loops
+        front = self.first_front(problem, front, adjoint)
         by = self.implicit_solver(problem, differentiated=not known)
         front = _main(self, problem, front, adjoint, by, not known).made()
         # Where the outcome is known now the third leg is not even compiled, which halves the time
@@ -249,9 +252,8 @@ class Markov(AbstractMethod):
         y = front.y if problem.layout is None else problem.layout.many(front.y)
         return Answer(front.kept, front.t, y, result, stats)
 
-    def first_front(self, problem: Problem, adjoint: Any) -> Front:
-        """Where the main leg begins: at s = 0, or past a start in ln s."""
-        front = begin(problem)
+    def first_front(self, problem: Problem, front: Front, adjoint: Any) -> Front:
+        """Where the main leg begins: where the path does, or past a start in ln s."""
         if problem.equation.model.rough_start:
             front = _start(self, problem, front, adjoint).made()
         return front
@@ -398,7 +400,8 @@ def _start(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Fron
     log = dataclasses.replace(front, t=jnp.log(first), y=y0, pace=jnp.ones_like(front.pace))
     changed: dict[str, Any] = {"steady_tol": None}  # no start is at rest
     if method.bounds(problem.equation.model):
-        changed["patience"] = (_START + early_gradients(end - start)) / _STAGES
+        early = early_gradients(end - start, method.price)
+        changed["patience"] = (_START + early) / _STAGES
     log = method._leg(clock, jnp.log(last), **changed).run(problem, log, adjoint)
     # one that takes too long is left to the main leg
     result = RESULTS.where(log.stiff, RESULTS.successful, log.result)

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from .._compare import compare
 from .._discrete import run_discrete
 from .._equation import Augmented
-from .._method import Carry, Front, Leg, Markov, Problem, Steady, Watch
+from .._method import Carry, Front, Leg, Markov, Problem, Steady, Watch, begin
 from .._model import AbstractModel
 from .._parameters import as_parameters
 from .._results import RESULTS, Trajectory, is_okay
@@ -105,7 +105,7 @@ class Setup(eqx.Module):
         """A lane before its first step, its discrete run behind it."""
         base = self._base(values)
         problem = self._posed(base)
-        front = self.method.first_front(problem, None)
+        front = self.method.first_front(problem, begin(problem), None)
         leg, front = self._main(problem, front)
         watch = None
         if self.method.rest is not None:
