@@ -38,11 +38,11 @@ _SETTLED = 12
 _LEAP = 1e-2
 # The smallest step, relative to t or 1, and how often one may be needed.
 _SMALLEST, _FORCED = 1e-10, 1000
-# Gradients that a leg may take: so many; so many for each optimizer step to its end, which may be
-# taken early; and for each step made the rest of its price, less a margin. Beyond, no step is
-# shorter than the short ones, which are accepted whatever their error. With attempts at longer ones
-# they take so many gradients for each optimizer step.
-_ALLOWANCE, _EARLY, _MARGIN, _OF_SHORT = 60, 1.0, 0.6, 2.1
+# Gradients that a leg may take. At once: so many, or so many for each optimizer step to its end and
+# what short steps would leave of the price, less a margin and so many. For each step made: the rest,
+# but for the margin. Beyond, no step is shorter than the short ones, which are accepted whatever
+# their error. With attempts at longer ones they take so many gradients for each optimizer step.
+_ALLOWANCE, _EARLY, _SPARE, _MARGIN, _OF_SHORT = 60, 1.0, 30, 0.1, 2.05
 # Past the last short step the next is at least this part of it.
 _AFTER = 0.2
 # After a step that failed so many short ones are made at most before another is tried.
@@ -54,12 +54,11 @@ _KINK = 5
 
 def early_gradients(steps: Scalar, price: float) -> Scalar:
     """How many gradients may be taken at once, on a path of so many optimizer steps."""
-    return _ALLOWANCE + _early(price) * steps
+    return jnp.maximum(_ALLOWANCE, _early(price) * steps - _SPARE)
 
 
 def _early(price: float) -> float:
-    """The part of the price of each step to come that may be taken at once."""
-    return min(_EARLY, price - _OF_SHORT - _MARGIN)
+    return min(_EARLY, price - _MARGIN - _OF_SHORT)
 
 
 class GuardState(eqx.Module):
@@ -212,19 +211,23 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         scaled = self._scaled(y_error, y0, y1_candidate, reach)
         scaled = jnp.maximum(scaled, jnp.asarray(of_tangent, scaled.dtype))
         finite = jnp.isfinite(scaled)
-        forced = _forced(old.pid)  # diffrax accepts whatever the smallest step yields
-        spent = old.spent + taken
+        before, spent = old.pid, old.spent + taken
         least, brief, poor = None, jnp.zeros((), bool), jnp.zeros((), bool)
         if self.short is not None:
             brief = is_short(t1 - t0, self.short)
             early = early_gradients(self.end - old.start, self.price)
-            later = self.price - _early(self.price) - _MARGIN
+            later = self.price - _MARGIN - _early(self.price)
             allowed = early + later * (t0 - old.start)
             poor = spent.astype(allowed.dtype) > allowed
             least = jnp.where(poor, self.short, 0.0)
+            left = self.price * (self.end - old.start) - spent
+            broke = _OF_SHORT * (self.end - t0) > left
+            # else it would be made again, after an attempt that is the same
+            before = eqx.tree_at(_forced, before, _forced(before) | (poor & brief))
+        forced = _forced(before)  # diffrax accepts whatever the smallest step yields
         nothing = jnp.zeros_like(scaled)
         keep, next_t0, next_t1, made_jump, pid, result = self._pid(t0, least).adapt_step_size(
-            t0, t1, nothing, nothing, args, scaled, error_order, old.pid
+            t0, t1, nothing, nothing, args, scaled, error_order, before
         )
         # but not a leap, which the smallest step does not make where there is a path
         size = largest(y1_candidate.theta)
@@ -245,7 +248,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             failures, anew = _met_kink(old, keep)
             made_jump = made_jump | anew
             counts = jnp.where(anew | brief, 1.0, self.remains)
-            stay, penalty = _stays(old, keep, brief, ~brief & ~keep & (poor | leaps))
+            stay, penalty = _stays(old, keep, brief, ~brief & ~keep & (poor | leaps), broke)
         if self.longest is not None:
             pace = jnp.where(keep & (old.attempts >= _SETTLED), way / (t1 - t0), 0.0)
             next_t1 = self.longest.by_way(next_t0, next_t1, pace, reach)
@@ -394,10 +397,13 @@ def _met_kink(old: GuardState, keep: Flag) -> tuple[Count, Flag]:
     return jnp.where(kink | (keep & (old.range == 0)), 0, failures), kink
 
 
-def _stays(old: GuardState, keep: Flag, brief: Flag, failed: Flag) -> tuple[Count, Count]:
+def _stays(
+    old: GuardState, keep: Flag, brief: Flag, failed: Flag, broke: Flag
+) -> tuple[Count, Count]:
     """How many short steps are to be made, and how many there will be where the next one fails."""
     penalty = jnp.where(failed, jnp.minimum(2 * old.penalty + 1, _LONGEST_STAY), old.penalty)
     penalty = jnp.where(keep & ~brief, penalty // 2, penalty)
+    penalty = jnp.where(broke, _LONGEST_STAY, penalty)
     made = jnp.where(keep, jnp.maximum(old.stay - 1, 0), old.stay)
     return jnp.where(failed, penalty, made), penalty
 

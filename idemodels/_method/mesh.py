@@ -1,10 +1,8 @@
 """Where the elements of a collocation lie: denser where the closure's path turns faster."""
 
-from typing import Any
 
 import diffrax as dfx
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
