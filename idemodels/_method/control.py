@@ -39,9 +39,9 @@ _LEAP = 1e-2
 # The smallest step, relative to t or 1, and how often one may be needed.
 _SMALLEST, _FORCED = 1e-10, 1000
 # Gradients that a leg may take. At once: so many, or so many for each optimizer step to its end and
-# what short steps would leave of the price, less a margin and so many. For each step made: the rest,
-# but for the margin. Beyond, no step is shorter than the short ones, which are accepted whatever
-# their error. With attempts at longer ones they take so many gradients for each optimizer step.
+# what short steps would leave of the price, less a margin and so many. For each step made: the
+# rest, but for the margin. Beyond, no step is shorter than the short ones, which are accepted
+# whatever their error. With attempts at longer ones they take so many gradients a step.
 _ALLOWANCE, _EARLY, _SPARE, _MARGIN, _OF_SHORT = 60, 1.0, 30, 0.1, 2.05
 # Past the last short step the next is at least this part of it.
 _AFTER = 0.2

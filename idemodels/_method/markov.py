@@ -131,7 +131,7 @@ class Markov(AbstractMethod):
         `event`, else no bound. A feature of the loss, or of a direction in s, that is passed within
         a step is not seen: bound the step where there may be one.
     - `max_gradients`: gradients for each optimizer step, in the mean, that a path takes at most,
-        and some 60 more: 3 or more. `"rtol"` is 4, but `None` where `rtol` is below 1e-5 or a
+        and some 60 more: 3 or more. `"rtol"` is 3, but `None` where `rtol` is below 1e-5 or a
         `max_step` is given; `None` does not bound them. A flow, a model with inertia and a `solver`
         of your own do not use it.
     - `breakpoints`: steps at which a direction of your own jumps or has a kink in s: increasing

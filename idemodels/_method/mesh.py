@@ -1,6 +1,5 @@
 """Where the elements of a collocation lie: denser where the closure's path turns faster."""
 
-
 import diffrax as dfx
 import equinox as eqx
 import jax.numpy as jnp
