@@ -16,6 +16,7 @@ import idemodels as ide
 from benchmarks.ordinary_problems import problems, splitting
 
 STEPS = 300
+TYPES = jnp.float32, jnp.float64
 BOUNDED = ide.Markov(rtol=1e-3, steady_tol="rtol", max_gradients=4)
 MODELS = {
     "adam": ide.Adam(0.05),
@@ -69,6 +70,34 @@ def test_a_kink_that_is_too_dear_is_bounded_and_marked():
     with pytest.warns(UserWarning, match="not converged"):
         ide.compare(path, run)
     assert error < 1.0
+
+
+@pytest.mark.parametrize("steps", [200, 1000])
+def test_the_default_costs_three_gradients_a_step_where_a_path_chatters(steps):
+    given = ide.Adam(0.1, b2=0.8), ide.Quadratic(), 1.0
+    path = ide.solve(*given, np.arange(steps + 1.0), method=ide.Markov())
+    assert ide.is_okay(path.result)
+    assert path.stats["num_gradients"] <= 3 * steps
+    # a short step is made once, and longer ones are seldom tried where the price is spent
+    assert 10 * path.stats["num_rejected"] <= 8 * steps
+    ends = ide.run_discrete(*given, steps).theta[-1], path.theta[-1]
+    np.testing.assert_allclose(*ends, rtol=0, atol=0.02)
+
+
+def test_the_first_steps_are_as_short_as_single_precision_has_them():
+    """Early a path makes its whole range within the smallest steps there are."""
+    objective, ts = ide.DigitsMLP(), np.arange(31.0)
+    narrow, wide = (jax.tree.map(lambda x, t=t: x.astype(t), objective.theta0) for t in TYPES)
+    path = ide.solve(ide.Adam(0.01), objective, narrow, ts)
+    tight = ide.Markov(rtol=1e-6, max_gradients=None)
+    exact = ide.solve(ide.Adam(0.01), objective, wide, ts, method=tight)
+    theta, right = (
+        np.concatenate(
+            [np.asarray(x, float).reshape(ts.size, -1) for x in jax.tree.leaves(p.theta)], 1
+        )
+        for p in (path, exact)
+    )
+    assert np.abs(theta - right).max() < 1e-4 * np.abs(right - right[0]).max()
 
 
 def test_a_long_run_that_has_converged_costs_little():

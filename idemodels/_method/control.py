@@ -34,15 +34,18 @@ _SOON = 100.0
 _LARGEST = 1e15
 # The first attempts are short, and the range of theta small: its bound waits for so many of them.
 _SETTLED = 12
-# The way that the smallest step may make, of the range so far: beyond, it is no path.
+# The way that the smallest step may make, of the range so far, where it is at most this part of the
+# time so far: beyond, it is no path. Early a path makes its range in such steps.
 _LEAP = 1e-2
 # The smallest step, relative to t or 1, and how often one may be needed.
 _SMALLEST, _FORCED = 1e-10, 1000
+# A path is not resolved by a step that is the smallest, and off by so many tolerances.
+_OVER = 10.0
 # Gradients that a leg may take. At once: so many, or so many for each optimizer step to its end and
 # what short steps would leave of the price, less a margin and so many. For each step made: the
 # rest, but for the margin. Beyond, no step is shorter than the short ones, which are accepted
 # whatever their error. With attempts at longer ones they take so many gradients a step.
-_ALLOWANCE, _EARLY, _SPARE, _MARGIN, _OF_SHORT = 60, 1.0, 30, 0.1, 2.05
+_ALLOWANCE, _EARLY, _SPARE, _MARGIN, _OF_SHORT = 120, 1.0, 30, 0.1, 2.05
 # Past the last short step the next is at least this part of it.
 _AFTER = 0.2
 # After a step that failed so many short ones are made at most before another is tried.
@@ -79,7 +82,7 @@ class GuardState(eqx.Module):
     start: Scalar  # where the leg began
     proposed: Scalar  # the next step
     spent: Count  # gradients, since the leg began
-    unresolved: Scalar  # optimizer steps in short steps that the tolerance would not allow
+    unresolved: Scalar  # optimizer steps in steps that the tolerance would not allow
     stay: Count  # short steps to be made before a longer one is tried
     penalty: Count  # how many there will be if that fails
     failures: Count  # attempts that failed, less the steps that were kept since
@@ -220,7 +223,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             allowed = early + later * (t0 - old.start)
             poor = spent.astype(allowed.dtype) > allowed
             least = jnp.where(poor, self.short, 0.0)
-            left = self.price * (self.end - old.start) - spent
+            left = self.price * (self.end - old.start) - spent.astype(allowed.dtype)
             broke = _OF_SHORT * (self.end - t0) > left
             # else it would be made again, after an attempt that is the same
             before = eqx.tree_at(_forced, before, _forced(before) | (poor & brief))
@@ -233,7 +236,8 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         size = largest(y1_candidate.theta)
         leaps = size > 10.0 * (old.size + 1.0)
         if self.by_range:
-            leaps = leaps | ((way > _LEAP * old.range) & (old.range > 0))
+            late = t1 - t0 <= _LEAP * (t0 - old.start)
+            leaps = leaps | ((way > _LEAP * old.range) & (old.range > 0) & late)
         # where the price is spent, the smallest is a short one, or what is left up to the end
         leaps = leaps & forced & (t1 - t0 <= 2.0 * self._smallest(t0)) & finite
         sound = finite & ~leaps
@@ -268,6 +272,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         if self.steady is not None:
             watch, rests = self.steady(watch, y0, t1, y1_candidate, keep)
         wrong = jnp.where(jnp.isfinite(error), error, way) * counts
+        over = keep & (scaled > jnp.where(brief, 1.0, _OVER))
         state = GuardState(
             pid=pid,
             attempts=old.attempts + 1,
@@ -284,7 +289,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             start=old.start,
             proposed=jnp.asarray(next_t1 - next_t0, old.proposed.dtype),
             spent=spent,
-            unresolved=old.unresolved + jnp.where(keep & (scaled > 1.0), t1 - t0, 0.0),
+            unresolved=old.unresolved + jnp.where(over, t1 - t0, 0.0),
             stay=stay,
             penalty=penalty,
             failures=failures,

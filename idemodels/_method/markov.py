@@ -70,7 +70,7 @@ _CONVERGED = 10.0
 # The part of `rtol` by which what is to come may move a path that is held.
 _RESTS = 0.3
 # The order of the multistep method, and the rtol down to which it needs the fewest gradients.
-_ORDERS = {3: 1e-4, 4: 3e-6, 5: 3e-8, 6: 0.0}
+_ORDERS = {3: 2e-4, 4: 3e-6, 5: 3e-8, 6: 0.0}
 # The part of the tolerances that it is given, above `_TIGHT`, where nobody asked for it: it weighs
 # the error of a memory less than the other methods do.
 _MULTISTEP = 0.3
@@ -131,7 +131,7 @@ class Markov(AbstractMethod):
         `event`, else no bound. A feature of the loss, or of a direction in s, that is passed within
         a step is not seen: bound the step where there may be one.
     - `max_gradients`: gradients for each optimizer step, in the mean, that a path takes at most,
-        and some 60 more: 3 or more. `"rtol"` is 3, but `None` where `rtol` is below 1e-5 or a
+        and some 100 more: 3 or more. `"rtol"` is 3, but `None` where `rtol` is below 1e-5 or a
         `max_step` is given; `None` does not bound them. A flow, a model with inertia and a `solver`
         of your own do not use it.
     - `breakpoints`: steps at which a direction of your own jumps or has a kink in s: increasing
