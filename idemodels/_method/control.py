@@ -215,7 +215,8 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         scaled = jnp.maximum(scaled, jnp.asarray(of_tangent, scaled.dtype))
         finite = jnp.isfinite(scaled)
         before, spent = old.pid, old.spent + taken
-        least, brief, poor = None, jnp.zeros((), bool), jnp.zeros((), bool)
+        least, no = None, jnp.zeros((), bool)
+        brief, poor, broke = no, no, no
         if self.short is not None:
             brief = is_short(t1 - t0, self.short)
             early = early_gradients(self.end - old.start, self.price)

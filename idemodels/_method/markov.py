@@ -399,7 +399,7 @@ def _start(method: Markov, problem: Problem, front: Front, adjoint: Any) -> Fron
     y0 = clock.start(front.y, problem.g0)
     log = dataclasses.replace(front, t=jnp.log(first), y=y0, pace=jnp.ones_like(front.pace))
     changed: dict[str, Any] = {"steady_tol": None}  # no start is at rest
-    if method.bounds(problem.equation.model):
+    if method.bounds(problem.equation.model) and method.price is not None:
         early = early_gradients(end - start, method.price)
         changed["patience"] = (_START + early) / _STAGES
     log = method._leg(clock, jnp.log(last), **changed).run(problem, log, adjoint)
