@@ -110,7 +110,7 @@ def test_a_path_with_kinks_is_as_near_as_it_says(name, which):
     right = np.asarray(reference(size, which)(number, theta0))
     path = ide.solve(model, loss, theta0, np.arange(STEPS + 1.0), args=number)
     error = np.abs(np.asarray(path.theta) - right).max() / np.abs(right - right[0]).max()
-    assert path.stats["num_gradients"] <= 4 * STEPS + 60
+    assert path.stats["num_gradients"] <= 3 * STEPS + 100
     assert error <= 10 * RTOL or not path.stats["converged"]
     # marked or not, not much further than the optimizer's own steps are
     run = ide.run_discrete(model, loss, theta0, STEPS, args=number)

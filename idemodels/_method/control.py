@@ -39,7 +39,7 @@ _SETTLED = 12
 _LEAP = 1e-2
 # The smallest step, relative to t or 1, and how often one may be needed.
 _SMALLEST, _FORCED = 1e-10, 1000
-# A path is not resolved by a step that is the smallest, and off by so many tolerances.
+# Early a path is resolved by the smallest step too, if that is off by so many tolerances at most.
 _OVER = 10.0
 # Gradients that a leg may take. At once: so many, or so many for each optimizer step to its end and
 # what short steps would leave of the price, less a margin and so many. For each step made: the
@@ -86,6 +86,7 @@ class GuardState(eqx.Module):
     stay: Count  # short steps to be made before a longer one is tried
     penalty: Count  # how many there will be if that fails
     failures: Count  # attempts that failed, less the steps that were kept since
+    kinks: Count  # how often the path began anew
     unsolved: Count  # attempts without a solution, or a finite error
     watch: Watch | None
     reason: Count
@@ -191,6 +192,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             stay=zero,
             penalty=zero,
             failures=zero,
+            kinks=zero,
             unsolved=zero,
             watch=watch,
             reason=jnp.where(sound, NOT_STOPPED, BAD_RATE),
@@ -234,10 +236,10 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             t0, t1, nothing, nothing, args, scaled, error_order, before
         )
         # but not a leap, which the smallest step does not make where there is a path
+        late = t1 - t0 <= _LEAP * (t0 - old.start)
         size = largest(y1_candidate.theta)
         leaps = size > 10.0 * (old.size + 1.0)
         if self.by_range:
-            late = t1 - t0 <= _LEAP * (t0 - old.start)
             leaps = leaps | ((way > _LEAP * old.range) & (old.range > 0) & late)
         # where the price is spent, the smallest is a short one, or what is left up to the end
         leaps = leaps & forced & (t1 - t0 <= 2.0 * self._smallest(t0)) & finite
@@ -246,12 +248,12 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         next_t0 = jnp.where(sound, next_t0, t0)
         reach = jnp.where(keep, jnp.maximum(old.range, self._range(y1_candidate)), old.range)
         lost, counts = leaps, self.remains
-        stay, penalty, failures = old.stay, old.penalty, old.failures
+        stay, penalty, failures, kinks = old.stay, old.penalty, old.failures, old.kinks
         if self.short is not None:
             lost = jnp.zeros((), bool)  # a short step is made in its place, and kept
             pid = eqx.tree_at(_forced, pid, _forced(pid) | leaps)
             failures, anew = _met_kink(old, keep)
-            made_jump = made_jump | anew
+            made_jump, kinks = made_jump | anew, jnp.where(anew, kinks + 1, kinks)
             counts = jnp.where(anew | brief, 1.0, self.remains)
             stay, penalty = _stays(old, keep, brief, ~brief & ~keep & (poor | leaps), broke)
         if self.longest is not None:
@@ -273,7 +275,8 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         if self.steady is not None:
             watch, rests = self.steady(watch, y0, t1, y1_candidate, keep)
         wrong = jnp.where(jnp.isfinite(error), error, way) * counts
-        over = keep & (scaled > jnp.where(brief, 1.0, _OVER))
+        # the error of a short step does not see a kink
+        over = (scaled > jnp.where(brief | late, 1.0, _OVER)) | (brief & (kinks > 0))
         state = GuardState(
             pid=pid,
             attempts=old.attempts + 1,
@@ -290,10 +293,11 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             start=old.start,
             proposed=jnp.asarray(next_t1 - next_t0, old.proposed.dtype),
             spent=spent,
-            unresolved=old.unresolved + jnp.where(over, t1 - t0, 0.0),
+            unresolved=old.unresolved + jnp.where(keep & over, t1 - t0, 0.0),
             stay=stay,
             penalty=penalty,
             failures=failures,
+            kinks=kinks,
             unsolved=old.unsolved + jnp.where(scaled >= _LARGEST, 1, 0),
             watch=watch,
             reason=old.reason,
