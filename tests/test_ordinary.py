@@ -97,6 +97,7 @@ def test_the_first_steps_are_as_short_as_single_precision_has_them():
         )
         for p in (path, exact)
     )
+    assert bool(path.stats["converged"])
     assert np.abs(theta - right).max() < 1e-4 * np.abs(right - right[0]).max()
 
 

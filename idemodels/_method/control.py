@@ -86,7 +86,7 @@ class GuardState(eqx.Module):
     stay: Count  # short steps to be made before a longer one is tried
     penalty: Count  # how many there will be if that fails
     failures: Count  # attempts that failed, less the steps that were kept since
-    kinks: Count  # how often the path began anew
+    kinked: Flag  # whether the path ever began anew
     unsolved: Count  # attempts without a solution, or a finite error
     watch: Watch | None
     reason: Count
@@ -192,7 +192,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             stay=zero,
             penalty=zero,
             failures=zero,
-            kinks=zero,
+            kinked=jnp.zeros((), bool),
             unsolved=zero,
             watch=watch,
             reason=jnp.where(sound, NOT_STOPPED, BAD_RATE),
@@ -248,12 +248,12 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
         next_t0 = jnp.where(sound, next_t0, t0)
         reach = jnp.where(keep, jnp.maximum(old.range, self._range(y1_candidate)), old.range)
         lost, counts = leaps, self.remains
-        stay, penalty, failures, kinks = old.stay, old.penalty, old.failures, old.kinks
+        stay, penalty, failures, kinked = old.stay, old.penalty, old.failures, old.kinked
         if self.short is not None:
             lost = jnp.zeros((), bool)  # a short step is made in its place, and kept
             pid = eqx.tree_at(_forced, pid, _forced(pid) | leaps)
             failures, anew = _met_kink(old, keep)
-            made_jump, kinks = made_jump | anew, jnp.where(anew, kinks + 1, kinks)
+            made_jump, kinked = made_jump | anew, kinked | anew
             counts = jnp.where(anew | brief, 1.0, self.remains)
             stay, penalty = _stays(old, keep, brief, ~brief & ~keep & (poor | leaps), broke)
         if self.longest is not None:
@@ -276,7 +276,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             watch, rests = self.steady(watch, y0, t1, y1_candidate, keep)
         wrong = jnp.where(jnp.isfinite(error), error, way) * counts
         # the error of a short step does not see a kink
-        over = (scaled > jnp.where(brief | late, 1.0, _OVER)) | (brief & (kinks > 0))
+        over = (scaled > jnp.where(brief | late, 1.0, _OVER)) | (brief & kinked)
         state = GuardState(
             pid=pid,
             attempts=old.attempts + 1,
@@ -297,7 +297,7 @@ class Guarded(dfx.AbstractAdaptiveStepSizeController):
             stay=stay,
             penalty=penalty,
             failures=failures,
-            kinks=kinks,
+            kinked=kinked,
             unsolved=old.unsolved + jnp.where(scaled >= _LARGEST, 1, 0),
             watch=watch,
             reason=old.reason,
