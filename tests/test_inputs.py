@@ -254,3 +254,38 @@ def test_a_schedule_with_an_error_of_its_own_tells_that():
 
     with pytest.raises(TypeError, match="no such file"):
         ide.solve(ide.Adam(rate), ide.Quadratic(), 1.0, np.arange(9.0))
+
+
+WITH_A_HASH = {
+    "number": lambda: ide.Adam(0.1),
+    "array": lambda: ide.Adam(jnp.asarray(0.1), b2=jnp.asarray(0.99)),
+    "vector": lambda: ide.Quadratic(np.asarray([1.0, 2.0]), np.asarray([-0.0, 1.0])),
+    "kernel": lambda: ide.Exponential(0.1),
+}
+
+
+@pytest.mark.parametrize("made", WITH_A_HASH.values(), ids=WITH_A_HASH)
+def test_equal_modules_have_the_same_hash(made):
+    assert made() == made()
+    assert hash(made()) == hash(made())
+    assert {made(): "found"}[made()] == "found"
+
+
+def test_a_hash_is_that_of_the_values():
+    assert hash(ide.Adam(0.1)) != hash(ide.Adam(0.2))
+    signed = [ide.Quadratic(1.0, np.asarray([zero])) for zero in (0.0, -0.0)]
+    assert signed[0] == signed[1]
+    assert hash(signed[0]) == hash(signed[1])
+    assert isinstance(hash(FLOW), int)
+
+
+def test_a_model_may_be_a_static_argument():
+    run = lambda model, loss: ide.run_discrete(model, loss, 1.0, 10).theta
+    given = ide.Adam(0.1), ide.Quadratic()
+    found = jax.jit(run, static_argnums=(0, 1))(*given)
+    np.testing.assert_allclose(found, run(*given), rtol=1e-12)
+
+
+def test_a_traced_model_has_no_hash():
+    with pytest.raises(TypeError, match=r"`Adam` has no hash .* traced; one is float64"):
+        jax.jit(lambda rate: hash(ide.Adam(rate)))(0.1)

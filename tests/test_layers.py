@@ -11,6 +11,7 @@ import pytest
 # A module imports only from lines above its own.
 LAYERS = [
     "_types",
+    "_hashed",
     "_lost",
     "_checks",
     "_barrier",

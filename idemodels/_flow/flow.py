@@ -10,9 +10,10 @@ import numpy as np
 import optax
 
 from .._checks import as_hyperparameter, check_count
+from .._hashed import Hashed
 
 
-class InterpolatingFlow(eqx.Module):
+class InterpolatingFlow(Hashed):
     r"""The flow of order p through the iterates of an optax optimizer. (E9), (E11)
 
     $$z' = \frac1q \sum_{j=1}^p \frac{(-1)^{j+1}}{j} \Delta^j z$$

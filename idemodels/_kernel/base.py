@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from .._hashed import Hashed
 from .._types import Scalar
 
 
-class AbstractKernel(eqx.Module):
+class AbstractKernel(Hashed):
     r"""The weight, per optimizer step, that a value seen `lag` steps ago still has: $K(s)$ in (E1).
 
     One with finitely many states is an [`idemodels.AbstractMarkovKernel`][] and can be solved by

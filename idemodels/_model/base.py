@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from .._checks import as_hyperparameter, check_finite, check_positive, is_concrete, is_positive
+from .._hashed import Hashed
 from .._kernel import Memory
 from .._types import Flag, Moments, Scalar, Theta
 
@@ -26,7 +27,7 @@ _NEEDS_VALUES = (
 _NO_INDEX = "scalar index"
 
 
-class AbstractModel(eqx.Module):
+class AbstractModel(Hashed):
     r"""A first-order model of an optimizer, in optimizer steps s. (E1)
 
     $$\theta' = -\alpha(s)\,(\mathrm{direction}(s, \theta, g, \mathrm{moments}) + w\,\theta)$$

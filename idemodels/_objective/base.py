@@ -3,14 +3,14 @@
 import abc
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from .._hashed import Hashed
 from .._types import Theta
 
 
-class AbstractObjective(eqx.Module):
+class AbstractObjective(Hashed):
     """A loss `objective(theta)` with its usual start, `.theta0`.
 
     Any callable is an objective; these carry what examples and tests ask for. Their numbers are
