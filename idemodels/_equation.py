@@ -1,5 +1,6 @@
 """Model and objective together: the right-hand side, and the door to diffrax."""
 
+import dataclasses
 from typing import Any, TypeVar
 
 import diffrax as dfx
@@ -121,6 +122,16 @@ class Equation(eqx.Module):
     def loss(self, theta: Theta) -> Scalar:
         """The objective, without `l2`."""
         return self.objective(theta) if self.args is None else self.objective(theta, self.args)
+
+    def with_closure(self, y: Augmented) -> "Equation":
+        """The same, with the arrays that the objective closes over as leaves of their own.
+
+        A rule of differentiation, and a loop, see leaves alone.
+        """
+        theta = eqx.combine(y.theta, y.fixed.tree)
+        given = (theta,) if self.args is None else (theta, self.args)
+        objective = eqx.filter_closure_convert(self.objective, *given)
+        return dataclasses.replace(self, objective=objective)
 
     def gradient(self, theta: PyTree[Array], fixed: Fixed) -> PyTree[Array]:
         r"""$\nabla L + (\lambda/2)\,\theta$, transformed, at the floating arrays `theta`."""

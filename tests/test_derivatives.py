@@ -259,3 +259,24 @@ def test_a_path_alone_makes_no_more_steps_for_a_derivative_that_nobody_takes():
     alone, traced = steps(0.1), jax.jit(steps)(0.1)
     np.testing.assert_array_equal(alone[1], traced[1])
     np.testing.assert_allclose(alone[0], traced[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("model", [ide.RMSProp, ide.Adam], ids=["rmsprop", "adam"])
+@pytest.mark.parametrize("adjoint", [None, dfx.ForwardMode()], ids=["reverse", "forwards"])
+def test_an_objective_may_close_over_what_is_differentiated(model, adjoint):
+    weights, ts = np.array([0.5, 1.0, 1.5]), np.array([0.0, 20.0])
+
+    def by_closure(scale):
+        loss = lambda theta: jnp.sum(jnp.cosh(scale * weights * theta))
+        return ide.solve(model(0.02), loss, jnp.ones(3), ts, adjoint=adjoint).loss[-1]
+
+    def by_args(scale):
+        loss = lambda theta, c: jnp.sum(jnp.cosh(c * theta))
+        given = model(0.02), loss, jnp.ones(3), ts
+        return ide.solve(*given, args=scale * weights, adjoint=adjoint).loss[-1]
+
+    slope = jax.grad if adjoint is None else jax.jacfwd
+    expected = slope(by_args)(1.3)
+    np.testing.assert_allclose(slope(by_closure)(1.3), expected, rtol=1e-10)
+    in_jit = jax.jit(slope(lambda scale: by_closure(scale * jnp.asarray(1.0))))
+    np.testing.assert_allclose(in_jit(1.3), expected, rtol=1e-10)

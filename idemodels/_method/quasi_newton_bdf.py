@@ -180,7 +180,7 @@ class QuasiNewtonBDF(AbstractReporting):
     @traced_once
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         del args
-        equation = equation_of(terms)
+        equation = equation_of(terms).with_closure(y0)
         dtype = dtype_of(y0.theta)
         model = cast(equation.model, dtype)
         h = jnp.asarray(t1 - t0, dtype)
