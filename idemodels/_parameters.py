@@ -35,7 +35,10 @@ def as_parameters(theta0: Theta, *, half: bool = False) -> tuple[PyTree[Array], 
     leaves = jax.tree.leaves(theta)
     if not any(x.size for x in leaves):
         kinds = sorted({_kind(x) for x in jax.tree.leaves(theta0)})
-        found = f"has only {', '.join(kinds)}" if kinds else "is empty"
+        found = f"has only {', '.join(kinds)}" if kinds else "has no leaves but None"
+        found = f"has empty ones only, of shape {leaves[0].shape}" if leaves else found
+        if jax.tree.structure(theta0, is_leaf=lambda x: x is None).num_leaves == 0:
+            found = "is empty"
         hint = ""
         if any(isinstance(x, float) for x in jax.tree.leaves(theta0)):
             hint = " Python's floats inside a pytree are held fixed: write `jnp.asarray(1.0)`."
@@ -51,7 +54,7 @@ def as_parameters(theta0: Theta, *, half: bool = False) -> tuple[PyTree[Array], 
         if x.dtype.name not in _TYPES:
             raise ValueError(
                 f"Argument `theta0` must have arrays of {', '.join(_TYPES[:-1])} or {_TYPES[-1]}, "
-                f"but has one of type {x.dtype}. Write `theta0.astype(jnp.float32)`."
+                f"but has one of type {x.dtype}. Write `x.astype(jnp.float32)` for it."
             )
     with jax.numpy_dtype_promotion("standard"):
         least = [] if half else [jnp.float32]
@@ -106,8 +109,8 @@ def _check_objective(objective: Objective, theta: Theta, args: PyTree[Any]) -> N
     if error is not None:
         raise ValueError(
             "Argument `objective` must have a gradient by reverse mode, but has none: "
-            f"{_first_line(error)} A loop has one as `jax.lax.scan`, or as "
-            "`jax.lax.fori_loop` from one Python integer to another; anything else by "
+            f"{_first_line(error)} Write a loop as `jax.lax.scan`, or as `jax.lax.fori_loop` from "
+            "one Python integer to another. Give any other function its gradient by "
             "`jax.custom_vjp`."
         ) from error
 
@@ -140,6 +143,11 @@ def check_real_scalar(name: str, f: Any, *given: Any) -> None:
             f"Argument `{name}` must be a function that JAX can trace, but needs the value of an "
             f"array: {_first_line(e)} Write `jnp` for `np`, and `jnp.where` or `jax.lax.cond` "
             "for `if`."
+        ) from e
+    except jax.errors.NonConcreteBooleanIndexError as e:
+        raise ValueError(
+            f"Argument `{name}` must be a function that JAX can trace, but has a boolean "
+            "index, whose result has no known shape. Write `jnp.where(mask, x, 0)` for `x[mask]`."
         ) from e
     if isinstance(out, float):
         return

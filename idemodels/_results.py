@@ -23,7 +23,7 @@ class RESULTS(dfx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     invalid_argument = (
         "A traced argument has a value that is not allowed: a hyperparameter outside its range, "
         "`ts` that does not increase from its start, or a gradient that is not finite at `theta0`. "
-        "The same call with plain numbers names it."
+        "Outside of `jit`, `vmap` and `grad` the same call raises an error that names the argument."
     )
     steady_state = (
         "The path came to rest before its end, and is held from there on: nothing that is still to "

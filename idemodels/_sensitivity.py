@@ -194,12 +194,12 @@ def sensitivity(
 
 def _check_forward(objective: Any, theta: Any, rest: Any, args: Any, name: str) -> None:
     given = () if args is None else (args,)
-    gradient = jax.grad(lambda theta: objective(eqx.combine(theta, rest), *given))
-    if not has_forward(gradient, theta):
+    loss = lambda theta: objective(eqx.combine(theta, rest), *given)
+    if not (has_forward(jax.grad(loss), theta) and has_forward(loss, theta)):
         raise ValueError(
-            "Argument `objective` must have a gradient with forward mode (jvp) for the derivative "
-            f"in a scalar such as {name!r}, but has none, as a `jax.custom_vjp` has none. Write "
-            "its rule as a `jax.custom_jvp`, or take `jax.grad` of `idemodels.solve`."
+            "Argument `objective` must have forward mode (jvp), as must its gradient, for the "
+            f"derivative in the scalar argument {name!r}, but has none, as a `jax.custom_vjp` has "
+            "none. Write its rule as a `jax.custom_jvp`, or take `jax.grad` of `idemodels.solve`."
         )
 
 

@@ -78,7 +78,8 @@ def solve(
         [`idemodels.state_from_optax`][]. Its theta, where it has one, replaces `theta0`.
     - `save`: `save(s, theta, moments)`, kept in the place of theta, so that the path of a large
         network need not be; a pytree of arrays. Moments are then not kept either.
-    - `adjoint`: how to differentiate; any diffrax adjoint. `None` does reverse mode only: it
+    - `adjoint`: how to differentiate: a diffrax adjoint for forward mode, or one that goes
+        through the solver's steps. `None` does reverse mode only: it
         differentiates the solver's accepted steps, in a smaller program than that of
         `diffrax.RecursiveCheckpointAdjoint`, which stands in where there is an `event`. The states
         before 4096 steps are kept, or as many as 128 MiB hold, or 16; the others are recomputed.
@@ -98,6 +99,12 @@ def solve(
     check_model(model, MODELS, "a model such as `idemodels.Adam(0.1)`, or a flow")
     method = default_method(model) if method is None else method
     check_method(method, model)
+    _check_adjoint(adjoint)
+    if state0 is not None and not isinstance(state0, State):
+        raise ValueError(
+            f"Argument `state0` must be an `idemodels.State` or None, but is {state0!r}. Write "
+            "`trajectory.state_at(k)`, or `idemodels.state_from_optax(model, opt_state)`."
+        )
     if state0 is not None and state0.theta is not None:
         theta0 = state0.theta
     theta, rest = as_parameters(theta0)
@@ -176,9 +183,10 @@ def _derivatives_told(
         if not no_derivative(e):
             raise
         given = () if args is None else (args,)
-        gradient = jax.grad(lambda theta: objective(theta, *given))
-        if not has_forward(gradient, theta):
-            raise TypeError(_NO_FORWARD.format(str(e).splitlines()[0])) from None
+        loss = lambda theta: objective(theta, *given)
+        for what, function in (("a gradient with forward mode", jax.grad(loss)), (_ITSELF, loss)):
+            if not has_forward(function, theta):
+                raise TypeError(_NO_FORWARD.format(what, str(e).splitlines()[0])) from None
         if "custom_vjp" not in str(e):
             raise
         found = "None" if adjoint is None else f"diffrax.{type(adjoint).__name__}()"
@@ -190,11 +198,11 @@ def _derivatives_told(
 
 
 _NO_FORWARD = (
-    "Argument `objective` must have a gradient with forward mode (jvp), for derivatives of the "
-    "path by it and for solvers with Jacobians, but has none: {} Differentiate in reverse mode "
-    "with `adjoint=None`, take a method that needs none, `idemodels.Markov()` or one with an "
-    "explicit solver, or write the objective's rule as a `jax.custom_jvp`."
+    "Argument `objective` must have {} (jvp) for derivatives in forward mode and for solvers with "
+    "Jacobians, but has none: {} Write its rule as a `jax.custom_jvp`. Or differentiate in reverse "
+    "mode, `adjoint=None`, and solve with `idemodels.Markov()` or an explicit solver."
 )
+_ITSELF = "forward mode"
 _FORWARD_ONLY = (
     "Argument `adjoint` must be one for reverse mode (grad, vjp, jacrev), but is "
     "diffrax.ForwardMode(), which does forward mode only. Pass `adjoint=None`; for a Hessian take "
@@ -363,6 +371,18 @@ def default_method(model: AbstractModel | InterpolatingFlow) -> AbstractMethod:
     if isinstance(model, InterpolatingFlow):
         return Markov(rtol=_FLOW)
     return next((method for method in _METHODS if method.solves(model)), _METHODS[0])
+
+
+def _check_adjoint(adjoint: Any) -> None:
+    """Raises unless `adjoint` is None, or a diffrax adjoint that saves at times."""
+    refused = dfx.BacksolveAdjoint | dfx.ImplicitAdjoint
+    ours = isinstance(adjoint, dfx.AbstractAdjoint) and not isinstance(adjoint, refused)
+    if adjoint is None or ours:
+        return
+    raise ValueError(
+        "Argument `adjoint` must be None, `diffrax.ForwardMode()`, `diffrax.DirectAdjoint()` or "
+        f"`diffrax.RecursiveCheckpointAdjoint()`, but is {adjoint!r}."
+    )
 
 
 def check_method(method: Any, model: AbstractModel | InterpolatingFlow) -> None:

@@ -261,8 +261,16 @@ def test_a_path_alone_makes_no_more_steps_for_a_derivative_that_nobody_takes():
     np.testing.assert_allclose(alone[0], traced[0], rtol=1e-12)
 
 
-@pytest.mark.parametrize("model", [ide.RMSProp, ide.Adam], ids=["rmsprop", "adam"])
-@pytest.mark.parametrize("adjoint", [None, dfx.ForwardMode()], ids=["reverse", "forwards"])
+@pytest.mark.parametrize(
+    ("model", "adjoint"),
+    [
+        (ide.RMSProp, None),
+        pytest.param(ide.RMSProp, dfx.ForwardMode(), marks=pytest.mark.slow),
+        pytest.param(ide.Adam, None, marks=pytest.mark.slow),
+        pytest.param(ide.Adam, dfx.ForwardMode(), marks=pytest.mark.slow),
+    ],
+    ids=["rmsprop", "rmsprop-forwards", "adam", "adam-forwards"],
+)
 def test_an_objective_may_close_over_what_is_differentiated(model, adjoint):
     weights, ts = np.array([0.5, 1.0, 1.5]), np.array([0.0, 20.0])
 

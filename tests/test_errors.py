@@ -98,7 +98,7 @@ CONSTRUCTORS = {
     "rtol": (lambda: ide.Markov(rtol=0.0), "`rtol` must be a positive number, but is 0.0"),
     "max_gradients": (
         lambda: ide.Markov(max_gradients=1.0),
-        "`max_gradients` must be a number from 3 upwards, 'rtol' or None, but is 1.0",
+        "`max_gradients` must be at least 3 gradients a step, 'rtol' or None, but is 1.0",
     ),
     "steady_tol": (
         lambda: ide.Markov(steady_tol="tol"),
@@ -134,6 +134,36 @@ SOLVES = {
         "`theta0` must have floating arrays, but has only an array of type int64.*astype",
     ),
     "theta0 empty": (dict(theta0={}), "`theta0` must have floating arrays, but is empty"),
+    "theta0 None": (dict(theta0={"a": None}), "floating arrays, but has no leaves but None"),
+    "theta0 of no size": (
+        dict(theta0=jnp.zeros((0, 3))),
+        r"floating arrays, but has empty ones only, of shape \(0, 3\)",
+    ),
+    "adjoint word": (dict(adjoint="forward"), "`adjoint` must be None, .* but is 'forward'"),
+    "adjoint class": (
+        dict(adjoint=dfx.ForwardMode),
+        r"`adjoint` must be None, `diffrax.ForwardMode\(\)`, .* but is <class",
+    ),
+    "adjoint of its own": (
+        dict(adjoint=dfx.BacksolveAdjoint()),
+        "`adjoint` must be None, .* but is BacksolveAdjoint",
+    ),
+    "state0 of optax": (
+        dict(state0=(1, 2)),
+        r"`state0` must be an `idemodels.State` or None, but is \(1, 2\). Write",
+    ),
+    "rate as an index": (
+        dict(model=ide.Adam(lambda step: jnp.asarray([0.1, 0.2])[step])),
+        r"`learning_rate` must be a function of a floating step.*`rates\[step.astype\(int\)\]`",
+    ),
+    "rate of a shape": (
+        dict(model=ide.Adam(lambda step: jnp.full(2, 0.1))),
+        r"`learning_rate` must .* returns a scalar, but returns an array of shape \(2,\)",
+    ),
+    "rate None": (
+        dict(model=ide.Adam(lambda step: None)),
+        "`learning_rate` must .* returns a scalar, but returns None",
+    ),
     "theta0 floats": (
         dict(theta0={"a": 1.0}),
         r"`theta0` must have floating arrays, but has only a float.*`jnp.asarray\(1.0\)`",
@@ -371,6 +401,10 @@ LOSSES = {
     "NumPy": (
         lambda theta: np.sum(np.asarray(theta) ** 2),
         r"must be a function that JAX can trace, but needs the value of an array: .* Write `jnp`",
+    ),
+    "a boolean index": (
+        lambda theta: jnp.sum(theta[theta > 0]),
+        r"must be a function that JAX can trace, but has a boolean index.*`x\[mask\]`",
     ),
     "a branch in Python": (
         lambda theta: jnp.sum(theta) if theta[0] > 0 else -jnp.sum(theta),

@@ -65,7 +65,7 @@ def test_methods_that_do_not_solve_flows_are_refused():
     for method in (ide.History(), ide.FixedPoint()):
         with pytest.raises(ValueError, match="Argument `method` must be one that solves"):
             ide.solve(flow, ide.Quadratic(), 1.0, ts, method=method)
-    with pytest.raises(ValueError, match="Argument `steady_tol` must be None"):
+    with pytest.raises(ValueError, match="Argument `steady_tol` must be 'rtol' or None"):
         ide.solve(flow, ide.Quadratic(), 1.0, ts, method=ide.Markov(steady_tol=1e-3))
 
 

@@ -161,6 +161,12 @@ def _which_change(step: Any, theta: PyTree[Array], opt_state: Any) -> tuple[Any,
     structure = jax.tree.structure(opt_state)
     try:
         jaxpr, (_, out) = jax.make_jaxpr(step, return_shape=True)(theta, opt_state, theta)
+    except jax.errors.ConcretizationTypeError as e:
+        raise ValueError(
+            "Argument `tx` must be a transformation whose update JAX can trace, but it needs the "
+            f"value of an array: {str(e).splitlines()[0]} In a schedule write "
+            "`jnp.where(step < 10, a, b)` for `if`."
+        ) from None
     except TypeError as e:
         raise ValueError(
             "Argument `tx` must be a transformation whose update needs gradient, state and "

@@ -49,8 +49,8 @@ def run_flow(method: Any, problem: Problem, adjoint: dfx.AbstractAdjoint | None)
     """
     if method.steady_tol not in (None, "rtol"):
         raise ValueError(
-            "Argument `steady_tol` must be None for an InterpolatingFlow, but is "
-            f"{method.steady_tol}."
+            "Argument `steady_tol` must be 'rtol' or None for an InterpolatingFlow, but is "
+            f"{method.steady_tol}. Leave it out: a flow is not held."
         )
     if method.max_step is not None:
         raise ValueError(

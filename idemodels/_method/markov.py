@@ -174,8 +174,8 @@ class Markov(AbstractMethod):
         known = bound is None or bound == "rtol"
         if not (known or (isinstance(bound, float | int) and bound >= _LEAST_PRICE)):
             raise ValueError(
-                f"Argument `max_gradients` must be a number from {_LEAST_PRICE:g} upwards, 'rtol' "
-                f"or None, but is {bound!r}."
+                f"Argument `max_gradients` must be at least {_LEAST_PRICE:g} gradients a step, "
+                f"'rtol' or None, but is {bound!r}."
             )
         check_count(self.max_steps, "max_steps")
 
@@ -205,7 +205,8 @@ class Markov(AbstractMethod):
             return self
         warnings.warn(
             f"Argument `rtol` must be {least:g} or more in {jnp.dtype(dtype).name}, but is "
-            f"{self.rtol:g}: {least:g} is taken. Give parameters in float64 for less.",
+            f"{self.rtol:g}: {least:g} is taken. For less, set `jax_enable_x64` and pass `theta0` "
+            "in float64.",
             stacklevel=3,
         )
         return dataclasses.replace(self, rtol=least)

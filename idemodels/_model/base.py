@@ -25,6 +25,7 @@ _NEEDS_VALUES = (
 )
 # The same, of an index that is not an integer.
 _NO_INDEX = "scalar index"
+_FLOAT_INDEX = "Indexer must have integer or boolean type"
 
 
 class AbstractModel(Hashed):
@@ -183,7 +184,14 @@ def rate_at(rate: Any, s: Scalar) -> Scalar:
     """
     # optax mixes types in its schedules, also where the user wants no promotion
     with jax.numpy_dtype_promotion("standard"):
-        return jnp.asarray(_traceable(rate, s), jnp.result_type(s))
+        value = _traceable(rate, s)
+        if value is None or jnp.shape(value) != ():
+            found = "None" if value is None else f"an array of shape {jnp.shape(value)}"
+            raise ValueError(
+                "Argument `learning_rate` must be a function that returns a scalar, but returns "
+                f"{found}."
+            )
+        return jnp.asarray(value, jnp.result_type(s))
 
 
 def _traceable(rate: Any, step: Any) -> Any:
@@ -191,6 +199,11 @@ def _traceable(rate: Any, step: Any) -> Any:
     try:
         return rate(step)
     except (*_NEEDS_VALUES, TypeError) as e:
+        if _FLOAT_INDEX in str(e):
+            raise ValueError(
+                "Argument `learning_rate` must be a function of a floating step, but has it as an "
+                "index. Write `rates[step.astype(int)]` for `rates[step]`."
+            ) from e
         if not isinstance(e, _NEEDS_VALUES) and _NO_INDEX not in str(e):
             raise
         raise ValueError(
