@@ -37,6 +37,7 @@ CASES = [
     for precision, rtol in (("double", None), ("single", None), ("double", 1e-8))
     for mode in ("reverse", "forwards")
 ]
+QUANTILES = (0.5, 0.9, 1.0)
 _LIMIT, _MOST = 3600.0, 20_000
 
 
@@ -108,8 +109,7 @@ def measure(model: str, problem: str, count: int) -> list[dict[str, Any]]:
                 **{"model": model, "problem": problem, "precision": precision, "rtol": rtol},
                 **{"mode": mode, "bar": bar, "draws": count, "known": int(known.sum())},
                 **{"unmarked": kept.size, "wrong": int(np.sum(kept > bar)), "seconds": seconds},
-                "error": {f"{q:g}": float(np.quantile(kept, q)) for q in (0.5, 0.9, 1.0)},
-                "worst": {k: float(x[known & okay][np.argmax(kept)]) for k, x in logs.items()},
+                "error": {f"{q:g}": float(np.quantile(kept, q)) for q in QUANTILES if kept.size},
             }
         )
         print(json.dumps(records[-1]), flush=True)
@@ -170,8 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
         warnings.simplefilter("ignore")
         measure(*options.case[:2], int(options.case[2]))
         return 0
-    page = {**provenance.source(), **provenance.machine(), **provenance.device()}
-    page |= {"versions": provenance.versions(JAX), "records": []}
+    page = provenance.page(JAX)
     groups = [(model, problem) for problem in PROBLEMS for model in MODELS]
     for model, problem in groups[:1] if options.quick else groups:
         count = str(10 if options.quick else DRAWS)
@@ -193,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _told(r: dict[str, Any]) -> str:
     case = f"{r['model']}, {r['problem']}, {r['precision']}, {r['rtol'] or 'default'}, {r['mode']}"
-    return f"{case}: {r['wrong']} wrong of {r['unmarked']}, at most {r['error']['1']:.0e}"
+    return f"{case}: {r['wrong']} wrong of {r['unmarked']}, at most {r['error'].get('1', 0):.0e}"
 
 
 def tables(page: dict[str, Any]) -> dict[str, str]:
@@ -205,7 +204,7 @@ def tables(page: dict[str, Any]) -> dict[str, str]:
     body = []
     for case, found in groups.items():
         total = lambda key, found=found: sum(r[key] for r in found)
-        errors = [max(r["error"][q] for r in found) for q in ("0.5", "0.9", "1")]
+        errors = [max(r["error"].get(f"{q:g}", 0.0) for r in found) for q in QUANTILES]
         counts = total("draws"), total("known"), total("unmarked")
         cells = *map(str, counts), *(f"{e:.0e}" for e in errors)
         body.append((*case, *cells, f"{found[0]['bar']:.0e}", str(total("wrong"))))

@@ -121,8 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.case:
         print(json.dumps(measure(int(options.case[0]), options.case[1])))
         return 0
-    page = {**provenance.source(), **provenance.machine(), **provenance.device()}
-    page |= {"versions": provenance.versions(JAX), "records": []}
+    page = provenance.page(JAX)
     for steps, side, double in QUICK if options.quick else CASES:
         command = [sys.executable, "-m", "benchmarks.gradients", "--case", str(steps), side]
         lines, failure = process.run(command, _LIMIT, x64=double)

@@ -146,8 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.case:
         measure(options.case[0] == "double", options.case[1:])
         return 0
-    page = {**provenance.source(), **provenance.machine(), **provenance.device()}
-    page |= {"versions": provenance.versions(JAX), "records": []}
+    page = provenance.page(JAX)
     names = ["parabola"] if options.quick else dict.fromkeys(n for n, *_ in [*chosen(), *drawn()])
     for precision in ("double",) if options.quick else ("double", "single"):
         for name in names:

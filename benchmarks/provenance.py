@@ -36,6 +36,12 @@ def machine() -> dict[str, Any]:
     return {"machine": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count()}
 
 
+def page(packages: Iterable[str]) -> dict[str, Any]:
+    """**Returns:** the head of a record made in this process, without any record yet."""
+    head = {**source(), **machine(), **device()}
+    return head | {"versions": versions(packages), "records": []}
+
+
 def first_line(e: Exception) -> str:
     """What an exception says, in a line."""
     lines = [line.strip() for line in str(e).splitlines() if line.strip()]

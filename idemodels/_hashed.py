@@ -26,7 +26,7 @@ def _hash(kind: type, leaf: Any) -> int:
             f"`{kind.__name__}` has no hash where its arrays are traced; one is {leaf.dtype} of "
             f"shape {leaf.shape}. Pass it to the function as an argument that is not static."
         )
-    if not eqx.is_array_like(leaf):
+    if not eqx.is_array(leaf):
         return hash(leaf)
     array = np.asarray(leaf)
     # -0. equals 0., but has other bytes

@@ -184,7 +184,8 @@ def _derivatives_told(
             raise
         given = () if args is None else (args,)
         loss = lambda theta: objective(theta, *given)
-        for what, function in (("a gradient with forward mode", jax.grad(loss)), (_ITSELF, loss)):
+        needed = {"a gradient with forward mode": jax.grad(loss), "forward mode": loss}
+        for what, function in needed.items():
             if not has_forward(function, theta):
                 raise TypeError(_NO_FORWARD.format(what, str(e).splitlines()[0])) from None
         if "custom_vjp" not in str(e):
@@ -202,7 +203,6 @@ _NO_FORWARD = (
     "Jacobians, but has none: {} Write its rule as a `jax.custom_jvp`. Or differentiate in reverse "
     "mode, `adjoint=None`, and solve with `idemodels.Markov()` or an explicit solver."
 )
-_ITSELF = "forward mode"
 _FORWARD_ONLY = (
     "Argument `adjoint` must be one for reverse mode (grad, vjp, jacrev), but is "
     "diffrax.ForwardMode(), which does forward mode only. Pass `adjoint=None`; for a Hessian take "
@@ -376,8 +376,8 @@ def default_method(model: AbstractModel | InterpolatingFlow) -> AbstractMethod:
 def _check_adjoint(adjoint: Any) -> None:
     """Raises unless `adjoint` is None, or a diffrax adjoint that saves at times."""
     refused = dfx.BacksolveAdjoint | dfx.ImplicitAdjoint
-    ours = isinstance(adjoint, dfx.AbstractAdjoint) and not isinstance(adjoint, refused)
-    if adjoint is None or ours:
+    known = isinstance(adjoint, dfx.AbstractAdjoint) and not isinstance(adjoint, refused)
+    if adjoint is None or known:
         return
     raise ValueError(
         "Argument `adjoint` must be None, `diffrax.ForwardMode()`, `diffrax.DirectAdjoint()` or "

@@ -120,6 +120,14 @@ def test_where_forward_mode_is_needed_the_objective_is_named():
             jax.jacfwd(last(ruled, adjoint))(X)
     with pytest.raises(TypeError, match="Argument `adjoint` must be one for forward mode"):
         jax.jacfwd(last(bowl, None))(X)
+    # the gradient alone has forward mode: its rule is made of plain operations
+    plain = jax.custom_vjp(bowl)
+    plain.defvjp(lambda x: (bowl(x), x), lambda x, cotangent: (cotangent * jax.grad(bowl)(x),))
+    loss = lambda x: ide.solve(ide.Adam(0.1), plain, x, ts, adjoint=dfx.ForwardMode()).loss[-1]
+    with pytest.raises(TypeError, match=r"`objective` must have forward mode \(jvp\)"):
+        jax.jacfwd(loss)(X)
+    with pytest.raises(ValueError, match="must have forward mode.*'learning_rate'"):
+        ide.sensitivity(ide.Adam(0.1), plain, X, 5)
     with pytest.raises(ValueError, match="must have forward mode.*'learning_rate'"):
         ide.sensitivity(ide.Adam(0.1), ruled, X, 5)
 

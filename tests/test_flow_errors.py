@@ -60,6 +60,12 @@ def test_hyperparams_must_be_injected_ones():
         solve(optax.adam(0.1), hyperparams={"learning_rate": 0.1})
 
 
+def test_a_schedule_that_asks_for_the_step_is_told_what_to_write():
+    flow = ide.InterpolatingFlow(optax.adam(lambda step: 0.1 if step < 5 else 0.05))
+    with pytest.raises(ValueError, match=r"`tx` .* JAX can trace.*`jnp.where\(step"):
+        ide.solve(flow, ide.Quadratic(), 1.0, np.arange(9.0))
+
+
 def test_methods_that_do_not_solve_flows_are_refused():
     flow, ts = ide.InterpolatingFlow(optax.adam(0.1)), np.arange(9.0)
     for method in (ide.History(), ide.FixedPoint()):

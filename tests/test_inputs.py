@@ -279,6 +279,23 @@ def test_a_hash_is_that_of_the_values():
     assert isinstance(hash(FLOW), int)
 
 
+class Scaled(ide.AbstractKernel):
+    """With a number of Python, of which 1 equals 1.0."""
+
+    scale: float
+
+    def evaluate(self, lag):
+        return self.scale * jnp.exp(-lag)
+
+    def integral(self, s):
+        return -self.scale * jnp.expm1(-s)
+
+
+def test_numbers_of_python_that_are_equal_have_the_same_hash():
+    assert Scaled(1) == Scaled(1.0)
+    assert hash(Scaled(1)) == hash(Scaled(1.0))
+
+
 def test_a_model_may_be_a_static_argument():
     run = lambda model, loss: ide.run_discrete(model, loss, 1.0, 10).theta
     given = ide.Adam(0.1), ide.Quadratic()
